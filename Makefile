@@ -1,0 +1,51 @@
+# Each target says itself. A machine with Python 3.11 and make is enough for run, test and check.
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check lab bench openapi lock format
+
+run: $(VENV)/.sandbox  ## everything on this machine, with a practice server
+	@exec $(BIN)/alfa-cloud sandbox --port $(PORT)
+
+test: $(VENV)/.dev  ## the fast suite, and the small lab suite where root and a Docker engine are there
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/.dev  ## the whole lab suite: real hosts
+	ALFA_LAB=full $(BIN)/python -m pytest tests/lab
+
+check: $(VENV)/.dev  ## all that CI runs
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/deptry src
+	$(BIN)/bandit -q -c pyproject.toml -r src
+	$(MAKE) --no-print-directory test
+
+bench: $(VENV)/.dev  ## each benchmark with its peer or its limit beside it
+	$(BIN)/python -m benchmarks
+
+openapi: $(VENV)/.dev  ## the OpenAPI document
+	@$(BIN)/alfa-cloud openapi
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lock:  ## needs uv
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --extra sandbox --extra dev -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -c requirements-dev.lock pyproject.toml --extra sandbox -o requirements-sandbox.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+# .dev holds all of .sandbox: whichever came first, the other only adds to it.
+$(VENV)/.sandbox: requirements-sandbox.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-sandbox.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.sandbox
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

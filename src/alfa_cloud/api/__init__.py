@@ -1,0 +1,1 @@
+"""The HTTP interface: doors, JSON:API documents, endpoints."""

@@ -1,0 +1,1 @@
+"""JSON:API 1.1: documents, bodies, queries, negotiation, errors. Knows no resource."""

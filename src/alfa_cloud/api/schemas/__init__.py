@@ -1,0 +1,1 @@
+"""The attributes of each resource, as they are read and written."""

@@ -1,0 +1,97 @@
+"""What the application holds for its endpoints, beside the database: connections, keys, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Response
+from starlette.requests import Request
+
+from alfa_cloud.api.after import AfterCommit, Ending
+from alfa_cloud.api.dependencies import AfterDep
+from alfa_cloud.api.schemas.operations import OperationDocument, operation_resource
+from alfa_cloud.db import SessionFactory
+from alfa_cloud.events import Listener
+from alfa_cloud.models import Operation
+from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.services import operation_views
+from alfa_cloud.vault import Vault
+
+MAX_WAIT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that services take beside a session."""
+
+    sessions: SessionFactory
+    listener: Listener
+    pool: SshPool
+    vault: Vault
+    repository: str
+    """The app's images' name."""
+
+
+def get_services(request: Request) -> Services:
+    """What the lifespan made."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+WaitS = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_WAIT_S, description="Wait for the end up to so many seconds; 200 once it has ended."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Answers a command: 202 with its operation, and the bell after the commit."""
+
+    services: Services
+    after: AfterCommit
+    response: Response
+    wait_s: int | None
+
+    async def accepted(self, operation: Operation) -> OperationDocument:
+        """The operation's document, with its address; after `wait_s`, 200 with its end, if it has ended by then."""
+        self.response.headers["Location"] = self.response.headers["Content-Location"] = f"/operations/{operation.id}"
+        self.follow(operation.id, lambda: self._ended(operation.id))
+        return document(operation_views.OperationView(operation, [], 0, {}))
+
+    def follow(self, operation_id: UUID, ending: Callable[[], Awaitable[Ending | None]]) -> None:
+        """Ring for an operation after the commit, and wait for `ending` if the request wants that."""
+        self.after.wake(operation_id)
+        if self.wait_s:
+            self.after.wait(ending)
+
+    async def ended(self, operation_id: UUID) -> bool:
+        """Whether the operation ended within the time that the request gives."""
+        return await operation_views.wait_for_end(
+            self.services.sessions, self.services.listener, operation_id, self.wait_s or 0
+        )
+
+    async def _ended(self, operation_id: UUID) -> Ending | None:
+        if not await self.ended(operation_id):
+            return None
+        async with self.services.sessions() as session:
+            operation = await operation_views.get_operation(session, operation_id)
+            (view,) = await operation_views.views(session, [operation])
+        return 200, document(view)
+
+
+def document(view: operation_views.OperationView) -> OperationDocument:
+    """The document of one operation."""
+    return OperationDocument.of(operation_resource(view))
+
+
+def get_ask(services: ServicesDep, after: AfterDep, response: Response, wait_s: WaitS = None) -> Ask:
+    """What a command answers with."""
+    return Ask(services, after, response, wait_s)
+
+
+AskDep = Annotated[Ask, Depends(get_ask)]

@@ -1,0 +1,151 @@
+"""Settings: frozen, and the only reader of the environment. `.env.example` explains each."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from alfa_cloud.specs import AppProfile
+
+Network = IPv4Network | IPv6Network
+Csv = NoDecode
+"""Values of a list stand in one variable, separated by commas."""
+
+
+def split_csv(value: Any) -> Any:
+    """A tuple of the trimmed, non-empty parts of a comma-separated text; anything else as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class AppSettings(BaseModel):
+    """The app profile (`ALFA_APP__...`): how the clients' application is run; Laravel's by default."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str = "alfa"
+    port: int = 80
+    health_path: str = "/up"
+    health_deadline_s: float = 120
+    migrate: tuple[str, ...] = ("php", "artisan", "migrate", "--force")
+    migrate_deadline_s: float = 3600
+    owner: tuple[str, ...] = ("php", "artisan", "owner:password", "{login}", "--create")
+    users_table: str = "users"
+    storage_dir: str = "/srv/app/storage"
+    memory_bytes: int = 512 * 1024**2
+    pids: int = 256
+
+    def profile(self) -> AppProfile:
+        """The value that playbooks carry."""
+        return AppProfile(**self.model_dump())
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; units stand in the names."""
+
+    model_config = SettingsConfigDict(env_prefix="ALFA_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    database_url: str
+    redis_url: str
+    smtp_url: str = ""
+    timezone: str = "Europe/Moscow"
+    secret_key: Annotated[tuple[SecretStr, ...], Csv]
+    """Keys that encrypt secrets in the database, the current one first; 32 bytes each, base64."""
+
+    admin_login: str | None = None
+    admin_password: SecretStr | None = None
+    """The first administrator; read only while the database has none."""
+
+    allowed_origins: Annotated[tuple[str, ...], Csv]
+    allowed_networks: Annotated[tuple[str, ...], Csv]
+    public_url: str = "http://127.0.0.1:8000"
+    trusted_proxies: Annotated[tuple[str, ...], Csv] = ()
+    server_networks: Annotated[tuple[str, ...], Csv] = ()
+    """Private and loopback networks in which servers may stand; public addresses need no naming."""
+
+    sandbox: bool = False
+    """Set by `alfa-cloud sandbox` alone: origins on localhost are allowed."""
+
+    app: AppSettings = AppSettings()
+
+    lease_s: float = Field(30, gt=0)
+    heartbeat_s: float = Field(10, gt=0)
+    reconcile_s: float = Field(5, gt=0)
+    worker_slots: int = Field(16, ge=1, le=200)
+    operation_deadline_s: float = Field(4 * 3600, gt=0)
+    poll_delay_s: float = Field(0.5, gt=0)
+    retry_delays_s: Annotated[tuple[float, ...], Csv] = (1.0, 5.0, 25.0)
+    connect_timeout_s: float = Field(10, gt=0)
+
+    log_lines: int = Field(100_000, ge=100)
+    log_bytes: int = Field(10_000_000, ge=100_000)
+    log_keep_days: int = Field(90, ge=1)
+    probe_interval_s: float = Field(60, gt=0)
+    min_free_bytes: int = 2_000_000_000
+    certbot_email: str = ""
+    certbot_server: str = ""
+    """An ACME directory other than Let's Encrypt's; empty for that one."""
+    log_level: str = "INFO"
+
+    @field_validator(
+        "secret_key",
+        "allowed_origins",
+        "allowed_networks",
+        "trusted_proxies",
+        "server_networks",
+        "retry_delays_s",
+        mode="before",
+    )
+    @classmethod
+    def split(cls, value: Any) -> Any:
+        """Comma-separated text becomes a tuple."""
+        return split_csv(value)
+
+    @field_validator("allowed_networks", "trusted_proxies", "server_networks")
+    @classmethod
+    def check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Every entry is a network; `*` stands for all of them."""
+        for entry in value:
+            if entry != "*":
+                ip_network(entry, strict=False)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def check_timezone(cls, value: str) -> str:
+        """The name of a time zone that is known here."""
+        ZoneInfo(value)
+        return value
+
+    @model_validator(mode="after")
+    def check_doors(self) -> Self:
+        """The doors are set on purpose: `*` must be said, and a heartbeat comes twice in a lease."""
+        if not self.allowed_networks:
+            raise ValueError("ALFA_ALLOWED_NETWORKS is needed; say * for every address")
+        if not self.allowed_origins:
+            raise ValueError("ALFA_ALLOWED_ORIGINS is needed; say * for no limit by origin")
+        if not self.secret_key:
+            raise ValueError("ALFA_SECRET_KEY is needed: 32 random bytes in base64")
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("ALFA_HEARTBEAT_S must be at most half of ALFA_LEASE_S")
+        return self
+
+
+def networks(entries: tuple[str, ...]) -> tuple[Network, ...]:
+    """The networks named by settings; `*` is every address."""
+    every = ("0.0.0.0/0", "::/0")
+    return tuple(ip_network(text, strict=False) for entry in entries for text in (every if entry == "*" else (entry,)))
+
+
+def load() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        pydantic.ValidationError: something is missing or wrong; the message names the field.
+    """
+    return Settings()

@@ -1,0 +1,1 @@
+"""The worker: claims operations, runs their playbooks, keeps their journals."""

@@ -1,0 +1,186 @@
+"""One operation, from its claim to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.broker import Broker
+from alfa_cloud.db import SessionFactory, database_is_away
+from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError
+from alfa_cloud.jobs.journal import Journal
+from alfa_cloud.jobs.kinds import Plan, Profile, make_plan
+from alfa_cloud.jobs.lease import Lease
+from alfa_cloud.jobs.runner import CANCELLED, Failure, Runner, explain
+from alfa_cloud.playbooks.playbook import name_of
+from alfa_cloud.remote.host import Host
+from alfa_cloud.services import operations, outcomes, servers
+from alfa_cloud.services.operations import Claim
+from alfa_cloud.specs import OperationState
+from alfa_cloud.vault import Vault
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's settings; seconds, lines and bytes."""
+
+    lease_s: float = 30
+    heartbeat_s: float = 10
+    retry_delays_s: tuple[float, ...] = (1, 5, 25)
+    log_lines: int = 100_000
+    log_bytes: int = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What running operations takes.
+
+    Args:
+        open_host: a host for a plan; the journal gets its lines, and the guard is asked before each command.
+    """
+
+    worker: str
+    sessions: SessionFactory
+    broker: Broker
+    vault: Vault
+    profile: Profile
+    limits: Limits
+    open_host: Callable[[Plan, Claim, Journal, Callable[[], None]], Host]
+
+
+async def run_operation(engine: Engine, operation_id: UUID) -> None:
+    """Claim an operation and bring it to its end; nothing where it is finished, held, or others go first."""
+    async with engine.sessions.begin() as session:
+        claim = await operations.claim(session, operation_id, engine.worker, engine.limits.lease_s)
+    if claim is None:
+        return
+    with structlog.contextvars.bound_contextvars(operation_id=str(operation_id), request_id=claim.request_id):
+        log.info("operation_claimed", kind=claim.kind, attempt=claim.attempt)
+        await _hold(engine, claim)
+        await ring_due(engine, claim.server_id)
+
+
+async def ring_due(engine: Engine, server_id: int | None) -> None:
+    """Ring for what may start now on a server."""
+    if server_id is None:
+        return
+    async with engine.sessions() as session:
+        due = await operations.due(session, server_id=server_id, limit=20)
+    for operation_id, attempt in due:
+        await engine.broker.wake(operation_id, attempt)
+
+
+async def _hold(engine: Engine, claim: Claim) -> None:
+    """Work on a claimed operation while its lease is kept; give the lease back where this worker stops."""
+    limits = engine.limits
+    lease = Lease(engine.sessions, claim, lease_s=limits.lease_s, heartbeat_s=limits.heartbeat_s)
+    keeper = asyncio.create_task(lease.keep(), name=f"lease {claim.operation_id}")
+    work = asyncio.create_task(_work(engine, claim, lease), name=f"operation {claim.operation_id}")
+    try:
+        await asyncio.wait({keeper, work}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+        else:
+            keeper.result()
+    except LeaseLostError:
+        log.warning("operation_taken_over", attempt=claim.attempt)
+    except asyncio.CancelledError:
+        await _end(work, keeper)
+        await asyncio.shield(_give_back(engine, claim))
+        raise
+    except Exception:
+        log.exception("operation_interrupted")
+        await _end(work, keeper)
+        await _give_back(engine, claim)
+    finally:
+        await _end(work, keeper)
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _give_back(engine: Engine, claim: Claim) -> None:
+    try:
+        async with asyncio.timeout(5), engine.sessions.begin() as session:
+            await operations.give_back(session, claim)
+    except Exception as error:
+        if not database_is_away(error):
+            raise
+        log.warning("lease_not_given_back", error=repr(error))
+
+
+async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
+    limits = engine.limits
+    journal = Journal(engine.sessions, claim, max_lines=limits.log_lines, max_bytes=limits.log_bytes)
+    async with journal:
+        if claim.attempt > 1:
+            await journal.note(f"Another worker goes on with this operation (attempt {claim.attempt}).")
+        failure = await _run(engine, claim, lease, journal)
+        await journal.close(_terminal(claim, failure))
+    log.info("operation_finished", kind=claim.kind, failure=None if failure is None else failure.as_dict())
+
+
+def _terminal(claim: Claim, failure: Failure | None) -> Callable[[AsyncSession], Awaitable[None]]:
+    """What writes the operation's end, and what it means for its subject."""
+    state = OperationState.OK
+    if failure is not None:
+        state = OperationState.CANCELLED if failure.code == CANCELLED else OperationState.ERROR
+
+    async def record(session: AsyncSession) -> None:
+        await outcomes.apply(
+            session,
+            claim.kind,
+            state,
+            operation_id=claim.operation_id,
+            client_id=claim.client_id,
+            server_id=claim.server_id,
+        )
+        await operations.finish(session, claim, state, error=None if failure is None else failure.as_dict())
+
+    return record
+
+
+async def _run(engine: Engine, claim: Claim, lease: Lease, journal: Journal) -> Failure | None:
+    try:
+        async with engine.sessions() as session:
+            plan = await make_plan(session, claim, engine.vault, engine.profile)
+    except Exception as error:
+        if database_is_away(error):
+            raise
+        if not isinstance(error, AlfaCloudError):
+            log.exception("plan_failed_unexpectedly")
+        failure = explain(error, None)
+        await journal.note(failure.message)
+        return failure
+    steps = plan.playbook.steps
+    async with engine.sessions.begin() as session:
+        await operations.plan_steps(session, claim, [(name_of(step), str(step)) for step in steps])
+    runner = Runner(
+        plan.playbook,
+        engine.open_host(plan, claim, journal, lease.check),
+        journal,
+        lease,
+        retry_delays_s=engine.limits.retry_delays_s,
+        record_failure=lambda failure: _record_failure(engine, claim, failure),
+    )
+    if claim.error is not None:
+        await runner.undo(len(steps) - 1)
+        return Failure(claim.error["code"], claim.error["message"], claim.error["step"])
+    return await runner.run(claim.remaining_s)
+
+
+async def _record_failure(engine: Engine, claim: Claim, failure: Failure) -> None:
+    async with engine.sessions.begin() as session:
+        await operations.write(session, claim, error=failure.as_dict())
+        if failure.code == HostKeyChangedError.code and claim.server_id is not None:
+            await servers.shut_off(session, claim.server_id)

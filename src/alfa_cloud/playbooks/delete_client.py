@@ -1,0 +1,111 @@
+"""A client that never came to life leaves its server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alfa_cloud.playbooks.playbook import Playbook, Step
+from alfa_cloud.playbooks.steps.client import (
+    EnsureContainer,
+    EnsureDatabase,
+    EnsureFolder,
+    EnsureVirtualHost,
+    has_certificate,
+)
+from alfa_cloud.remote import certbot, docker, files
+from alfa_cloud.remote.host import Host
+from alfa_cloud.specs import ClientSecrets, ClientSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVirtualHost(Step):
+    """nginx does not know the client."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Remove the virtual host {self.spec.domain}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        path = self.spec.layout.vhost_path(self.spec.name)
+        return not (await host.run(files.test_path(path), check=False)).ok
+
+    async def apply(self, host: Host) -> None:
+        await EnsureVirtualHost(self.spec).undo(host)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCertificate(Step):
+    """The client's certificate is not on the server."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Remove the certificate of {self.spec.domain}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return not await has_certificate(host, self.spec)
+
+    async def apply(self, host: Host) -> None:
+        await host.run(certbot.delete(self.spec))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer(Step):
+    """The client's container is not on the server."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Remove the container {self.spec.container}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return not (await host.run(docker.inspect_container(self.spec.container), check=False)).ok
+
+    async def apply(self, host: Host) -> None:
+        await EnsureContainer(self.spec, "").undo(host)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDatabase(Step):
+    """The client's database and its user are not on the server."""
+
+    spec: ClientSpec
+    secrets: ClientSecrets
+
+    def __str__(self) -> str:
+        return f"Remove the database {self.spec.database}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return await EnsureDatabase(self.spec, self.secrets.database_password).is_absent(host)
+
+    async def apply(self, host: Host) -> None:
+        await EnsureDatabase(self.spec, self.secrets.database_password).undo(host)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFolder(Step):
+    """The client's folder is not on the server."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Remove the folder {self.spec.directory}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return not (await host.run(files.test_path(self.spec.directory), check=False)).ok
+
+    async def apply(self, host: Host) -> None:
+        await EnsureFolder(self.spec).undo(host)
+
+
+def delete_unborn_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
+    """Whatever a failed creation may have left is gone from the server."""
+    steps: list[Step] = [
+        RemoveVirtualHost(spec),
+        RemoveCertificate(spec),
+        RemoveContainer(spec),
+        RemoveDatabase(spec, secrets),
+        RemoveFolder(spec),
+    ]
+    return Playbook(steps, undo_on_failure=False)

@@ -1,0 +1,69 @@
+"""What an operation does on a server: a list of steps, each of which looks, applies, and can be taken back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from alfa_cloud.remote.host import Host
+
+
+class Step(Protocol):
+    """Something that holds afterwards; `str()` is the title that people read."""
+
+    stoppable: ClassVar[bool] = False
+    """Whether a request to cancel may stop it half-way."""
+
+    looks_only: ClassVar[bool] = False
+    """Whether it never changes anything: its look is all of it."""
+
+    async def is_satisfied(self, host: Host) -> bool:
+        """Look, change nothing: whether it holds already."""
+
+    async def apply(self, host: Host) -> None:
+        """Make it hold; safe to repeat after a stop at any point."""
+
+    async def undo(self, host: Host) -> None:
+        """Take it back, as far as it was done; safe to repeat. By default there is nothing to take back."""
+        del host
+
+
+class Check(Step, Protocol):
+    """A step that only looks, and says what is wrong."""
+
+    looks_only: ClassVar[bool] = True
+
+    async def check(self, host: Host) -> None:
+        """Nothing, where all is well.
+
+        Raises:
+            StepFailedError: it is not; the message says what a person can do.
+        """
+
+    async def is_satisfied(self, host: Host) -> bool:
+        """True, or the check's error."""
+        await self.check(host)
+        return True
+
+    async def apply(self, host: Host) -> None:
+        """Nothing: a check changes nothing."""
+        del host
+
+
+def name_of(step: Step) -> str:
+    """A step's name in snake_case: `EnsureFolder` is `ensure_folder`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    """The steps of an operation, in order.
+
+    Args:
+        undo_on_failure: whether a failed step takes the earlier ones back, in reverse.
+    """
+
+    steps: Sequence[Step]
+    undo_on_failure: bool = True

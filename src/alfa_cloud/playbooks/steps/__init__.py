@@ -1,0 +1,1 @@
+"""Reusable steps: each looks, applies, and can be taken back."""

@@ -1,0 +1,1 @@
+"""Servers over SSH: connections, commands, files, and the tools that live there."""

@@ -1,0 +1,79 @@
+"""The compose file of a client, made by a YAML dumper from a dict, never from text."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from alfa_cloud.remote import docker
+from alfa_cloud.remote.command import Command
+from alfa_cloud.specs import ClientSecrets, ClientSpec, DatabaseEngine, fingerprint
+
+CONNECTIONS: Final = {DatabaseEngine.MARIADB: ("mysql", 3306), DatabaseEngine.POSTGRESQL: ("pgsql", 5432)}
+"""Laravel's names of the database systems, and their ports."""
+
+SERVICE: Final = "app-a"
+
+
+def environment(spec: ClientSpec, secrets: ClientSecrets) -> dict[str, str]:
+    """What the application is told."""
+    connection, port = CONNECTIONS[spec.engine]
+    return {
+        "APP_ENV": "production",
+        "APP_KEY": secrets.app_key.reveal(),
+        "APP_URL": spec.url,
+        "APP_NAME": spec.title or spec.name,
+        "APP_VERSION": spec.version,
+        "APP_LOCALE": spec.locale,
+        "DB_CONNECTION": connection,
+        "DB_HOST": spec.layout.database_host,
+        "DB_PORT": str(spec.layout.database_port or port),
+        "DB_DATABASE": spec.database,
+        "DB_USERNAME": spec.database_user,
+        "DB_PASSWORD": secrets.database_password.reveal(),
+    }
+
+
+def render(spec: ClientSpec, secrets: ClientSecrets) -> bytes:
+    """The compose file; it holds secrets, so it is written with mode 0600."""
+    service: dict[str, Any] = {
+        "image": spec.image,
+        "container_name": spec.container,
+        "restart": "unless-stopped",
+        "environment": {key: escape(value) for key, value in environment(spec, secrets).items()},
+        "ports": [f"127.0.0.1:{spec.port}:{spec.app.port}"],
+        "volumes": [{"type": "bind", "source": f"{spec.directory}/storage", "target": spec.app.storage_dir}],
+        "networks": [spec.layout.docker_network],
+        "cap_drop": ["ALL"],
+        "cap_add": ["NET_BIND_SERVICE"],
+        "security_opt": ["no-new-privileges:true"],
+        "mem_limit": spec.memory_bytes,
+        "pids_limit": spec.app.pids,
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+    service["labels"] = {docker.LABEL_SPEC: fingerprint(service), "alfa.client": spec.uid}
+    document = {
+        "services": {SERVICE: service},
+        "networks": {spec.layout.docker_network: {"external": True}},
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+
+
+def label_of(content: bytes) -> str:
+    """The fingerprint that a compose file's container bears."""
+    return str(yaml.safe_load(content)["services"][SERVICE]["labels"][docker.LABEL_SPEC])
+
+
+def escape(value: str) -> str:
+    """The value with `$` doubled, which Compose would interpolate."""
+    return value.replace("$", "$$")
+
+
+def up(spec: ClientSpec) -> Command:
+    """The container runs as the compose file says; made anew where it differs."""
+    argv = (
+        "docker", "compose", f"--project-name={spec.project}", f"--file={spec.directory}/compose.yaml",
+        "--progress=plain", "up", "--detach", "--no-build", "--pull=never", "--no-deps", SERVICE,
+    )  # fmt: skip
+    return Command(argv, sudo=True, timeout_s=180)

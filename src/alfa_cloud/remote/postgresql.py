@@ -1,0 +1,203 @@
+"""PostgreSQL on a server: its administrator's commands. SQL goes by standard input, passwords only as verifiers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from alfa_cloud.remote.command import Command
+from alfa_cloud.specs import ClientSpec, Secret
+
+CLIENTS: Final = "alfa_clients"
+"""The role that every client's role is a member of: `pg_hba.conf` has one line for it."""
+
+ITERATIONS: Final = 4096
+"""PostgreSQL's own number for SCRAM-SHA-256 (scram_iterations)."""
+
+HBA_MARK: Final = "# alfa-cloud"
+
+# Puts one line at the top of pg_hba.conf, where the first match decides; all else stays as it is.
+HBA_WRITE: Final = """
+set -eu
+file=$1 line=$2 mark=$3
+new=$(mktemp -- "$file.XXXXXX")
+trap 'rm -f -- "$new"' EXIT
+{ printf '%s\\n' "$line"; grep -vF -- "$mark" "$file" || true; } >"$new"
+chown --reference="$file" -- "$new"
+chmod --reference="$file" -- "$new"
+sync -- "$new"
+mv -f -- "$new" "$file"
+trap - EXIT
+"""
+
+
+def psql(sql: str, *, database: str = "postgres", log: bool = True, timeout_s: float = 60) -> Command:
+    """Run SQL as the administrator; it stops at the first error, with exit status 3.
+
+    `psql` runs `\\!` from what it reads, and ends with 0 after errors unless told otherwise: all of that is set here.
+    """
+    argv = (
+        "runuser", "-u", "postgres", "--", "psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
+        "--set=ON_ERROR_STOP=1", f"--dbname={database}",
+    )  # fmt: skip
+    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
+
+
+def version() -> Command:
+    """Print the server's version; fails where it does not answer."""
+    return psql("SHOW server_version;", log=False, timeout_s=20)
+
+
+def quote_ident(name: str) -> str:
+    """A name for SQL text."""
+    return '"' + _plain(name).replace('"', '""') + '"'
+
+
+def quote_literal(value: str) -> str:
+    """A string for SQL text, whatever `standard_conforming_strings` says."""
+    return " E'" + _plain(value).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _plain(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("PostgreSQL text holds no NUL")
+    return text
+
+
+def verifier(password: Secret, salt: bytes | None = None, iterations: int = ITERATIONS) -> str:
+    """What PostgreSQL stores for a password (RFC 5803, as `pg_authid.rolpassword` has it)."""
+    salt = os.urandom(16) if salt is None else salt
+    salted = hashlib.pbkdf2_hmac("sha256", password.reveal().encode(), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    b64 = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${iterations}:{b64[0]}${b64[1]}:{b64[2]}"
+
+
+def verifies(stored: str | None, password: Secret) -> bool:
+    """Whether a stored verifier is this password's."""
+    if not stored or not stored.startswith("SCRAM-SHA-256$"):
+        return False
+    iterations, _, salt = stored.removeprefix("SCRAM-SHA-256$").partition("$")[0].partition(":")
+    return hmac.compare_digest(stored, verifier(password, base64.b64decode(salt), int(iterations)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What is there of a client's role and database."""
+
+    role_uid: str | None
+    """The mark on the role; None where there is no role, empty where it bears none."""
+    password: str | None
+    owner: str | None
+    """The database's owner; None where there is no database."""
+
+
+def inspect_tenant(spec: ClientSpec) -> Command:
+    """Print what is there of a client, as JSON."""
+    role, database = quote_literal(spec.database_user), quote_literal(spec.database)
+    return psql(
+        f"""SELECT json_build_object(
+            'role_uid', (SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid
+                          WHERE rolname = {role}),
+            'password', (SELECT rolpassword FROM pg_authid WHERE rolname = {role}),
+            'owner', (SELECT r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
+                       WHERE d.datname = {database}));""",
+        log=False,
+    )
+
+
+def parse_tenant(text: str) -> Tenant:
+    """The answer of `inspect_tenant`."""
+    return Tenant(**json.loads(text))
+
+
+def create_tenant(spec: ClientSpec, password: Secret) -> Command:
+    """The client's role, with its mark and password, and its database are there."""
+    role, database = quote_ident(spec.database_user), quote_ident(spec.database)
+    stored = quote_literal(verifier(password))
+    return psql(
+        f"""BEGIN;
+        SELECT 'CREATE ROLE {role} IN ROLE {CLIENTS}'
+         WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {quote_literal(spec.database_user)}) \\gexec
+        ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {stored};
+        COMMENT ON ROLE {role} IS {quote_literal(spec.uid)};
+        COMMIT;
+        SELECT 'CREATE DATABASE {database} OWNER {role} ENCODING ''UTF8'' TEMPLATE template0'
+         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {quote_literal(spec.database)}) \\gexec
+        REVOKE ALL ON DATABASE {database} FROM PUBLIC;""",
+        log=True,
+    )
+
+
+def drop_tenant(spec: ClientSpec) -> Command:
+    """The client's database and role are gone; look first whether they are this client's."""
+    role, database = quote_ident(spec.database_user), quote_ident(spec.database)
+    return psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE);\nDROP ROLE IF EXISTS {role};", timeout_s=300)
+
+
+def read_settings(spec: ClientSpec) -> Command:
+    """Print `cloud_settings` as a JSON object; fails where the table is not there."""
+    return psql(
+        "SELECT coalesce(json_object_agg(name, value), '{}'::json) FROM cloud_settings;",
+        database=spec.database,
+        log=False,
+    )
+
+
+def write_settings(spec: ClientSpec, values: dict[str, str | None]) -> Command:
+    """`cloud_settings` is there, belongs to the client, and has these values."""
+    rows = ", ".join(
+        f"({quote_literal(name)}, {'NULL' if value is None else quote_literal(value)})"
+        for name, value in values.items()
+    )
+    return psql(
+        f"""SET ROLE {quote_ident(spec.database_user)};
+        BEGIN;
+        CREATE TABLE IF NOT EXISTS cloud_settings (name varchar(64) PRIMARY KEY, value text);
+        INSERT INTO cloud_settings (name, value) VALUES {rows}
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+        COMMIT;""",
+        database=spec.database,
+    )
+
+
+def hba_line(subnet: str) -> str:
+    """The line that lets the clients' roles in: from the containers' network, each to its own database only."""
+    return f"host sameuser +{CLIENTS} {subnet} scram-sha-256 {HBA_MARK}"
+
+
+def inspect_listening() -> Command:
+    """Print, as JSON, where PostgreSQL listens and who may log in from where."""
+    return psql(
+        f"""SELECT json_build_object(
+            'listen', current_setting('listen_addresses'), 'hba_file', current_setting('hba_file'),
+            'role', EXISTS (SELECT FROM pg_roles WHERE rolname = '{CLIENTS}'),
+            'rule', EXISTS (SELECT FROM pg_hba_file_rules WHERE '+{CLIENTS}' = ANY (user_name)
+                             AND 'sameuser' = ANY (database) AND error IS NULL));""",
+        log=False,
+    )
+
+
+def create_group() -> Command:
+    """The role of all clients is there."""
+    return psql(
+        f"""SELECT 'CREATE ROLE {CLIENTS} NOLOGIN'
+             WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{CLIENTS}') \\gexec"""
+    )
+
+
+def write_hba(path: str, subnet: str) -> Command:
+    """`pg_hba.conf` has our line on top."""
+    return Command(("sh", "-c", HBA_WRITE, "alfa-hba", path, hba_line(subnet), HBA_MARK), sudo=True)
+
+
+def listen_on(addresses: str) -> Command:
+    """PostgreSQL listens on these addresses after its next restart; the rules of `pg_hba.conf` count at once."""
+    return psql(f"ALTER SYSTEM SET listen_addresses = {quote_literal(addresses)};\nSELECT pg_reload_conf();")

@@ -1,0 +1,180 @@
+"""A server in the hands of one operation: its commands, and where their lines go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, ConnectionLostError
+from alfa_cloud.remote import detached
+from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.detached import State
+from alfa_cloud.remote.follow import TIMED_OUT, DetachedRun
+from alfa_cloud.remote.host import LineSink, Result
+from alfa_cloud.remote.output import Masker, OutputPipeline
+from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.remote.probe import probe_http
+from alfa_cloud.remote.process import Consumer, execute
+from alfa_cloud.remote.recorder import Recorder
+from alfa_cloud.specs import Address, Layout, Stream
+
+RECONNECT_AFTER_S: Final = (1.0, 5.0, 25.0)
+KILLED: Final = 137
+"""timeout(1): what is left where TERM was not enough and KILL was sent."""
+ONLY_ROOT: Final = 5
+
+
+class SshHost:
+    """A `Host` over SSH.
+
+    Args:
+        sink: where the lines of commands go.
+        operation_dir: the folder of this operation's detached commands on the server.
+        fence: of the worker's claim; a command asked for with a later one refuses this one.
+        masker: the secrets that no line may show.
+        guard: called before each command; raises `LeaseLostError` where this worker was replaced.
+        delays: seconds to wait before each new try to follow a detached command.
+    """
+
+    def __init__(
+        self,
+        pool: SshPool,
+        address: Address,
+        layout: Layout,
+        *,
+        sink: LineSink,
+        operation_dir: str,
+        fence: int,
+        masker: Masker,
+        guard: Callable[[], None],
+        delays: Sequence[float] = RECONNECT_AFTER_S,
+    ) -> None:
+        self._pool = pool
+        self._address = address
+        self._layout = layout
+        self._sink = sink
+        self._operation_dir = operation_dir
+        self._fence = fence
+        self._masker = masker
+        self._guard = guard
+        self._delays = delays
+
+    @property
+    def address(self) -> str:
+        """The IP address the connection goes to; the host as it was given, before the first connection."""
+        return self._pool.ip(self._address) or self._address.host
+
+    @property
+    def layout(self) -> Layout:
+        """Where things are on this server."""
+        return self._layout
+
+    async def connect(self) -> str:
+        """A connection stands; gives the IP address it goes to.
+
+        Raises:
+            AddressRefusedError, HostUnreachableError, HostKeyChangedError, LoginRefusedError: why there is none.
+            LeaseLostError: this worker was replaced.
+        """
+        self._guard()
+        return await self._pool.connect(self._address)
+
+    async def run(self, command: Command, *, check: bool = True) -> Result:
+        """See `Host.run`.
+
+        Raises:
+            RemoteError: see `Host.run`.
+            LeaseLostError: this worker was replaced.
+        """
+        if command.detached is None:
+            return await self._run(command, check=check)
+        run = DetachedRun(
+            command,
+            execute=self._execute,
+            ask=self._ask,
+            sink=self._sink,
+            masker=self._masker,
+            operation_dir=self._operation_dir,
+            fence=self._fence,
+            delays=self._delays,
+        )
+        look, head = await run.run()
+        self._judge(command, look.exit_status, look.seconds, run.last, check=check)
+        return Result(look.exit_status, head)
+
+    async def detached_status(self, name: str) -> int | None:
+        """See `Host.detached_status`.
+
+        Raises:
+            RemoteError: see `Host.detached_status`.
+            LeaseLostError: this worker was replaced.
+        """
+        look = detached.parse_look((await self._run(detached.status(self._operation_dir, name))).stdout)
+        if look is None:
+            raise ConnectionLostError(f"The server did not say what became of {name}.")
+        return look.exit_status if look.state is State.DONE else None
+
+    async def stop_detached(self, name: str) -> None:
+        """See `Host.stop_detached`.
+
+        Raises:
+            RemoteError: see `Host.stop_detached`.
+            LeaseLostError: this worker was replaced.
+        """
+        stopped = await self._ask(detached.stop(self._operation_dir, name, sudo=False))
+        if stopped.exit_status == ONLY_ROOT:
+            stopped = await self._ask(detached.stop(self._operation_dir, name, sudo=True))
+        if not stopped.ok:
+            raise CommandFailedError(f"{name} could not be stopped.", exit_status=stopped.exit_status)
+
+    async def http_status(self, domain: str, path: str) -> int:
+        """See `Host.http_status`."""
+        return (await probe_http(self.address, self._layout.http_port, domain, path)).status
+
+    async def note(self, text: str) -> None:
+        """Write a line of our own (stream `system`) to the journal."""
+        for line in self._clean(text):
+            await self._sink.note(line)
+
+    async def warn(self, text: str) -> None:
+        """Write a line to the journal and keep it among the operation's warnings."""
+        for line in self._clean(text):
+            await self._sink.warn(line)
+
+    async def _run(self, command: Command, *, check: bool = True) -> Result:
+        sink = self._sink if command.log else None
+        stdout = Recorder(Stream.STDOUT, self._masker, sink)
+        stderr = Recorder(Stream.STDERR, self._masker, sink)
+        began = time.monotonic()
+        try:
+            status = await self._execute(command, stdout.take, stderr.take)
+        except ConnectionLostError:
+            await stdout.finish()
+            await stderr.finish()
+            raise
+        await stdout.finish()
+        await stderr.finish()
+        self._judge(command, status, time.monotonic() - began, stderr.last or stdout.last, check=check)
+        return Result(status, stdout.captured, stderr.captured)
+
+    async def _ask(self, command: Command) -> Result:
+        return await self._run(command.quiet(), check=False)
+
+    async def _execute(self, command: Command, on_stdout: Consumer, on_stderr: Consumer) -> int:
+        self._guard()
+        return await execute(self._pool, self._address, command, on_stdout, on_stderr)
+
+    def _judge(self, command: Command, status: int, seconds: float, last: Iterable[str], *, check: bool) -> None:
+        program = self._masker.mask_text(PurePosixPath(command.argv[0]).name)
+        if status == TIMED_OUT or (status == KILLED and seconds >= command.timeout_s):
+            raise CommandTimeoutError(f"{program} did not end within {command.timeout_s:g} s, and was ended.")
+        if check and status != 0:
+            lines = list(last)
+            detail = ": ".join([f"{program} ended with exit status {status}", *([" / ".join(lines)] if lines else [])])
+            raise CommandFailedError(detail, exit_status=status, output="\n".join(lines))
+
+    def _clean(self, text: str) -> list[str]:
+        pipeline = OutputPipeline(self._masker)
+        return pipeline.feed(text.encode("utf-8", "replace")) + pipeline.finish()

@@ -1,0 +1,1 @@
+"""Embedded stores and a practice server, for newcomers and fast tests only."""

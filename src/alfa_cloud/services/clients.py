@@ -1,0 +1,345 @@
+"""Clients: created after checks, changed, listed, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+
+import idna
+from sqlalchemy import Select, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.errors import (
+    ClientDomainTakenError,
+    ClientNameTakenError,
+    ClientNotFoundError,
+    ClientStateError,
+    FieldError,
+    ServerFullError,
+    ServerNotReadyError,
+)
+from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.remote.docker import Image
+from alfa_cloud.services import operations, servers
+from alfa_cloud.services.client_specs import secret_place
+from alfa_cloud.services.listing import escape_like, fetch_page
+from alfa_cloud.services.operations import Caller
+from alfa_cloud.specs import ClientStatus, ListQuery, OperationKind, Page, Secret, ServerRole
+from alfa_cloud.vault import Vault, new_app_key, new_password
+
+RESERVED_NAMES: Final = frozenset(
+    {"admin", "alfa", "api", "app", "archive", "default", "docker", "localhost", "mail", "mol", "root", "server", "www"}
+)
+CHANNELS: Final = ("dev", "master")
+
+SORTS: Final = {
+    name: getattr(Client, name)
+    for name in (
+        "id", "name", "title", "email", "locale", "domain", "owner_login", "image", "version", "status", "available",
+        "available_at", "maintenance", "blocked", "demo", "turbostart", "tutorial", "expire_date", "users_count",
+        "migration_pending", "last_backup_at", "created_at", "updated_at",
+    )
+}  # fmt: skip
+FLAGS: Final = ("available", "maintenance", "demo", "blocked", "migration_pending")
+FILTERS: Final = ("q", "status", "server", "image", "version", *FLAGS, "expires_before", "expires_after")
+
+UPDATABLE: Final = ("title", "email", "locale", "domain", "owner_login", "max_resources", "turbostart", "tutorial")
+
+
+async def get_client(session: AsyncSession, client_id: int, *, lock: bool = False) -> Client:
+    """The client.
+
+    Raises:
+        ClientNotFoundError: there is none.
+    """
+    client = await session.get(Client, client_id, with_for_update=lock)
+    if client is None:
+        raise ClientNotFoundError(f"There is no client {client_id}.")
+    return client
+
+
+async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
+    """A page of clients; archived ones only where `filter[status]` names them.
+
+    Raises:
+        FieldError: a filter's value is of the wrong form.
+    """
+    query: Select[tuple[Client]] = select(Client)
+    filters = asked.filters
+    if "status" in filters:
+        query = query.where(Client.status.in_(filters["status"].split(",")))
+    else:
+        query = query.where(Client.status != ClientStatus.ARCHIVED)
+    if filters.get("q"):
+        pattern = f"%{escape_like(filters['q'])}%"
+        columns = (Client.name, Client.title, Client.domain, Client.email)
+        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
+    if "server" in filters:
+        query = query.where(Client.server_id.in_(_ids(filters["server"])))
+    for name in ("image", "version"):
+        if name in filters:
+            query = query.where(getattr(Client, name).in_(filters[name].split(",")))
+    for name in FLAGS:
+        if name in filters:
+            query = query.where(getattr(Client, name).is_(_flag(name, filters[name])))
+    if "expires_before" in filters:
+        query = query.where(Client.expire_date < _day("expires_before", filters["expires_before"]))
+    if "expires_after" in filters:
+        query = query.where(Client.expire_date > _day("expires_after", filters["expires_after"]))
+    return await fetch_page(session, query, asked, sorts=SORTS, default=(("name", False),), tie=Client.id)
+
+
+class FilterError(FieldError):
+    """A filter's value is of the wrong form: a wrong query parameter, not a wrong body."""
+
+    status = 400
+    code = "invalid_filter"
+
+
+def _ids(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and part.isascii() and len(part) <= 9 for part in parts):
+        raise FilterError("server", "Give ids of servers, separated by commas.")
+    return [int(part) for part in parts]
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise FilterError(name, "Give true or false.")
+    return text == "true"
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise FilterError(name, "Give a date as YYYY-MM-DD.") from error
+
+
+def normal_domain(domain: str) -> str:
+    """A domain in the form that goes to nginx and certbot: lower-case A-labels.
+
+    Raises:
+        FieldError: it is no domain name.
+    """
+    try:
+        ascii_form = idna.encode(domain.strip().rstrip("."), uts46=True, std3_rules=True).decode()
+    except (idna.IDNAError, UnicodeError) as error:
+        raise FieldError("domain", "This is not a domain name.") from error
+    labels = ascii_form.split(".")
+    if len(ascii_form) > 253 or len(labels) < 2 or labels[-1].isdecimal():
+        raise FieldError("domain", "A full domain name of at most 253 characters is needed, such as lab.example.org.")
+    return ascii_form
+
+
+def resolve_image(wish: str | None, images: Sequence[Image], role: str, repository: str) -> tuple[str, str]:
+    """What was asked for, and the REPOSITORY:TAG that it means now.
+
+    Args:
+        wish: a tag, REPOSITORY:TAG, or a channel; None is the server's usual channel's newest tag.
+        images: what is on the server, the newest first.
+
+    Raises:
+        FieldError: no image on the server is that; the message lists those that are there.
+    """
+    if wish is None:
+        channel = "dev" if role == ServerRole.STAGE else "master"
+        newest = next((image for image in images if image.branch == channel), None)
+        if newest is None:
+            raise FieldError("image", f"No image of branch {channel} is on the server. {_candidates(images)}")
+        return newest.tag.rpartition(":")[2], newest.tag
+    if wish in CHANNELS:
+        found = next((image for image in images if image.branch == wish), None)
+    else:
+        reference = wish if ":" in wish else f"{repository}:{wish}"
+        found = next((image for image in images if image.tag == reference), None)
+    if found is None:
+        raise FieldError("image", f"This image is not on the server. {_candidates(images)}", code="image_not_on_server")
+    return wish, found.tag
+
+
+def _candidates(images: Sequence[Image]) -> str:
+    names = ", ".join(image.tag.rpartition(":")[2] for image in images[:10])
+    return f"There are: {names}." if names else "There are none; build one first."
+
+
+async def create_client(
+    session: AsyncSession,
+    values: Mapping[str, Any],
+    *,
+    images: Sequence[Image],
+    busy_ports: set[int],
+    repository: str,
+    owner_password: Secret | None,
+    vault: Vault,
+    caller: Caller,
+) -> tuple[Client, Operation]:
+    """A client in status `creating`, with everything allocated, and the operation that brings it to life.
+
+    Args:
+        values: the attributes, checked for form; `server_id` among them.
+        images: what is on the server.
+        busy_ports: ports that something on the server listens on.
+
+    Raises:
+        FieldError: the server, image, name or domain does not do.
+        ConflictError: the name or domain is taken, or the server cannot take another client.
+    """
+    server = await _server_for(session, values["server_id"])
+    if values["name"] in RESERVED_NAMES:
+        raise FieldError("name", "This name is reserved; take another one.")
+    domain = normal_domain(values.get("domain") or f"{values['name']}.{server.base_domain}")
+    image, image_ref = resolve_image(values.get("image"), images, server.role, repository)
+    await _check_free(session, values["name"], domain)
+    client = Client(
+        **{key: value for key, value in values.items() if key not in ("domain", "image", "owner_login")},
+        domain=domain,
+        owner_login=values.get("owner_login") or values["email"],
+        image=image,
+        image_ref=image_ref,
+        status=ClientStatus.CREATING,
+        port=await _free_port(session, server, busy_ports),
+        app_key=b"",
+        database_password=b"",
+    )
+    session.add(client)
+    await _flush(session, client)
+    client.app_key = vault.seal(new_app_key(), secret_place("app_key", client))
+    client.database_password = vault.seal(new_password(), secret_place("database_password", client))
+    client.owner_password = vault.seal(owner_password or new_password(20), secret_place("owner_password", client))
+    operation, _ = await operations.request(
+        session, OperationKind.CREATE_CLIENT, caller, client_id=client.id, server_id=server.id
+    )
+    client.operation_id = operation.id
+    await session.flush()
+    await session.refresh(client)
+    return client, operation
+
+
+async def _server_for(session: AsyncSession, server_id: int) -> Server:
+    server = await session.get(Server, server_id, with_for_update=True)
+    if server is None:
+        raise FieldError("server", f"There is no server {server_id}.")
+    if not server.active:
+        raise ServerNotReadyError(f"{server.name} is switched off for new clients.")
+    servers.check_usable(server)
+    if server.requirements_ok is False:
+        missing = ", ".join(row["name"] for row in server.requirements if not row["ok"])
+        raise ServerNotReadyError(f"{server.name} misses: {missing}. Mend that, then register it again with its id.")
+    count = (await servers.count_clients(session, [server_id])).get(server_id, 0)
+    if count >= server.max_clients:
+        raise ServerFullError(f"{server.name} has {count} of at most {server.max_clients} clients.")
+    return server
+
+
+async def _check_free(session: AsyncSession, name: str, domain: str) -> None:
+    there = Client.status != ClientStatus.ARCHIVED
+    if await session.scalar(select(Client.id).where(Client.name == name, there)):
+        raise ClientNameTakenError(f"A client named {name} is there already.")
+    if await session.scalar(select(Client.id).where(Client.domain == domain, there)):
+        raise ClientDomainTakenError(f"A client already answers under {domain}.")
+
+
+async def _free_port(session: AsyncSession, server: Server, busy: set[int]) -> int:
+    layout = server.layout_spec
+    taken = set(await session.scalars(select(Client.port).where(Client.server_id == server.id)))
+    for port in range(layout.first_port, layout.last_port + 1):
+        if port not in taken and port not in busy:
+            return port
+    raise ServerFullError(f"{server.name} has no free port between {layout.first_port} and {layout.last_port}.")
+
+
+async def _flush(session: AsyncSession, client: Client) -> None:
+    name, domain = client.name, client.domain
+    try:
+        async with session.begin_nested():
+            await session.flush()
+    except IntegrityError as error:
+        if "uq_clients_name" in str(error.orig):
+            raise ClientNameTakenError(f"A client named {name} is there already.") from error
+        if "uq_clients_domain" in str(error.orig):
+            raise ClientDomainTakenError(f"A client already answers under {domain}.") from error
+        raise
+
+
+async def update_client(
+    session: AsyncSession, client_id: int, values: Mapping[str, Any], caller: Caller
+) -> tuple[Client, Operation | None]:
+    """The changed client, and the operation that brings the change to its server; None where nothing changed.
+
+    Raises:
+        ClientNotFoundError: there is none.
+        ClientStateError: its status does not allow a change.
+        ConflictError, FieldError: the new domain is taken, or no domain.
+    """
+    client = await get_client(session, client_id, lock=True)
+    if client.status not in (ClientStatus.CREATING, ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.FAILED):
+        raise ClientStateError(f"{client.name} is {client.status}; it cannot be changed now.")
+    wanted = {key: value for key, value in values.items() if key in UPDATABLE}
+    if "domain" in wanted:
+        wanted["domain"] = normal_domain(wanted["domain"])
+    changed = {key: value for key, value in wanted.items() if getattr(client, key) != value}
+    for key, value in changed.items():
+        setattr(client, key, value)
+    await _flush(session, client)
+    operation = None
+    if changed and client.status in (ClientStatus.ACTIVE, ClientStatus.EXPIRED):
+        operation, _ = await operations.request(
+            session,
+            OperationKind.UPDATE_CLIENT,
+            caller,
+            client_id=client.id,
+            server_id=client.server_id,
+            params={"changed": sorted(changed)},
+        )
+        client.operation_id = operation.id
+        await session.flush()
+    await session.refresh(client)
+    return client, operation
+
+
+async def delete_client(session: AsyncSession, client_id: int, caller: Caller) -> Operation:
+    """The operation that removes a client that never came to life.
+
+    Raises:
+        ClientNotFoundError: there is none.
+        ClientStateError: it has been alive; its data needs an archive first.
+    """
+    client = await get_client(session, client_id, lock=True)
+    if client.activated_at is not None:
+        raise ClientStateError(f"{client.name} has data; deleting a client that was active is not possible yet.")
+    operation, _ = await operations.request(
+        session, OperationKind.DELETE_CLIENT, caller, client_id=client.id, server_id=client.server_id
+    )
+    client.status = ClientStatus.DELETING
+    client.operation_id = operation.id
+    await session.flush()
+    return operation
+
+
+async def creations(session: AsyncSession, client_id: int) -> list[Operation]:
+    """The operations that created a client, or tried to, in order: their logs are one log."""
+    rows = await session.scalars(
+        select(Operation)
+        .where(Operation.client_id == client_id, Operation.kind == OperationKind.CREATE_CLIENT)
+        .order_by(Operation.created_at, Operation.id)
+    )
+    return list(rows)
+
+
+def actions(client: Client) -> dict[str, str | None]:
+    """The commands of a client, each with the reason why it is not allowed now, or None."""
+    alive = client.status in (ClientStatus.ACTIVE, ClientStatus.EXPIRED)
+    return {
+        "update": None if alive else f"The client is {client.status}.",
+        "delete": None if client.activated_at is None else "Deleting a client that was active is not possible yet.",
+        "retry": None if client.status == ClientStatus.FAILED else "Its creation did not fail.",
+    }
+
+
+async def servers_of(session: AsyncSession, rows: Sequence[Client]) -> Sequence[Server]:
+    """The servers that these clients stand on, each once."""
+    found = await session.scalars(select(Server).where(Server.id.in_({row.server_id for row in rows})))
+    return found.all()

@@ -1,0 +1,86 @@
+"""Images of the app on servers: a bounded look, with the last one to fall back on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.errors import HostUnreachableError, RemoteError
+from alfa_cloud.models import Client, Server
+from alfa_cloud.remote.docker import Image
+from alfa_cloud.remote.look import busy_ports, host_to_look_at, list_images
+from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.specs import Address, ClientStatus, Layout
+
+LOOK_S: Final = 8.0
+
+
+class ServerUnavailableError(HostUnreachableError):
+    """The server could not be asked just now."""
+
+    status = 503
+    code = "server_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a server offers a new client.
+
+    Args:
+        fresh: whether the server itself was asked; else it is what the last look found.
+    """
+
+    images: tuple[Image, ...]
+    busy_ports: frozenset[int]
+    fresh: bool
+
+
+async def look(pool: SshPool, address: Address, layout: Layout, repository: str) -> list[Image]:
+    """The images on a server now, the newest first.
+
+    Raises:
+        ServerUnavailableError: it could not be asked in time.
+    """
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return await list_images(host_to_look_at(pool, address, layout), repository)
+    except (RemoteError, TimeoutError) as error:
+        words = error.detail if isinstance(error, RemoteError) else f"no answer within {LOOK_S:g} s"
+        raise ServerUnavailableError(f"The server's images cannot be listed: {words}") from error
+
+
+async def look_at_place(pool: SshPool, server: Server, repository: str) -> Place:
+    """What a server offers a new client: now, or else at the last look."""
+    host = host_to_look_at(pool, server.address, server.layout_spec)
+    try:
+        async with asyncio.timeout(LOOK_S):
+            images, ports = await asyncio.gather(list_images(host, repository), busy_ports(host))
+    except (RemoteError, TimeoutError):
+        return Place(tuple(Image(**row) for row in server.images), frozenset(), fresh=False)
+    return Place(tuple(images), frozenset(ports), fresh=True)
+
+
+async def users_of(session: AsyncSession, server_id: int) -> dict[str, list[int]]:
+    """Which clients of a server use which image, by REPOSITORY:TAG."""
+    rows = await session.execute(
+        select(Client.id, Client.image_ref)
+        .where(Client.server_id == server_id, Client.status != ClientStatus.ARCHIVED)
+        .order_by(Client.id)
+    )
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row.image_ref, []).append(row.id)
+    return found
+
+
+def prunable(image: Image, images: Sequence[Image], users: dict[str, list[int]]) -> bool:
+    """Whether nobody needs an image: no client uses it, and it is not its branch's newest."""
+    newest: dict[str, Any] = {}
+    for other in images:
+        newest.setdefault(other.branch, other)
+    return image.tag not in users and newest[image.branch] is not image

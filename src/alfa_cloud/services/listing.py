@@ -1,0 +1,35 @@
+"""Lists: filters, order and pages, from an allow-list of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.specs import ListQuery, Page
+
+
+def escape_like(value: str) -> str:
+    """Text for LIKE in which no character is a wildcard."""
+    return value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+async def fetch_page(
+    session: AsyncSession,
+    query: Select[Any],
+    asked: ListQuery,
+    *,
+    sorts: Mapping[str, Any],
+    default: tuple[tuple[str, bool], ...],
+    tie: Any,
+) -> Page[Any]:
+    """One page of a query, in a total order: ties are broken by `tie`."""
+    total = await session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
+    order = [
+        sorts[name].desc().nulls_last() if down else sorts[name].asc().nulls_last()
+        for name, down in asked.sort or default
+    ]
+    rows = await session.scalars(query.order_by(*order, tie).limit(asked.size).offset((asked.number - 1) * asked.size))
+    return Page(list(rows), total or 0)

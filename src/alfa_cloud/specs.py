@@ -1,0 +1,286 @@
+"""Frozen value objects that pass unchanged from a request to a JSONB column to a playbook."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Secret:
+    """Text that must not be shown: it prints as stars, and neither pickles nor encodes as JSON."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for standard input, a 0600 file or a cipher."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+class OperationState(StrEnum):
+    """Where an operation stands; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES: Final = frozenset({OperationState.OK, OperationState.ERROR, OperationState.CANCELLED})
+
+
+class StepState(StrEnum):
+    """Where a step of an operation stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    SKIPPED = "skipped"
+    """It already held: nothing was changed."""
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+class Stream(StrEnum):
+    """Where a log line comes from."""
+
+    STEP = "step"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    SYSTEM = "system"
+
+
+class ClientStatus(StrEnum):
+    """What a client is, as a whole."""
+
+    CREATING = "creating"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    MOVING = "moving"
+    FAILED = "failed"
+    DELETING = "deleting"
+    ARCHIVED = "archived"
+    RESTORING = "restoring"
+
+
+class DatabaseEngine(StrEnum):
+    """The database system of a server's clients."""
+
+    MARIADB = "mariadb"
+    POSTGRESQL = "postgresql"
+
+
+class Tls(StrEnum):
+    """Where a server's certificates come from."""
+
+    CERTBOT = "certbot"
+    NONE = "none"
+
+
+class ServerRole(StrEnum):
+    """What a server is for."""
+
+    PRODUCTION = "production"
+    STAGE = "stage"
+
+
+class OperationKind(StrEnum):
+    """What an operation does; each has a playbook."""
+
+    PREPARE_SERVER = "prepare_server"
+    CREATE_CLIENT = "create_client"
+    UPDATE_CLIENT = "update_client"
+    DELETE_CLIENT = "delete_client"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are on a server; a server may say otherwise in `.alfa.json` in its user's home.
+
+    Everything has the value of a Debian server by default.
+    """
+
+    root: str = "/srv/alfa"
+    nginx_dir: str = "/etc/nginx/conf.d"
+    http_port: int = 80
+    https_port: int = 443
+    docker_network: str = "alfa"
+    docker_subnet: str = "172.30.0.0/24"
+    database_host: str = "172.30.0.1"
+    """What containers connect to: the gateway of the containers' network."""
+    database_port: int = 0
+    """0 is the engine's own."""
+    first_port: int = 20000
+    last_port: int = 29999
+    certbot_webroot: str = "/var/www/html"
+    certificates_dir: str = "/etc/letsencrypt/live"
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Self:
+        """Take the known keys of the right type; others are left out."""
+        known = {f.name: type(f.default) for f in fields(cls)}
+        values: dict[str, Any] = {k: v for k, v in raw.items() if k in known and type(v) is known[k]}
+        return cls(**values)
+
+    def client_dir(self, name: str) -> str:
+        """The folder of one client."""
+        return f"{self.root}/clients/{name}"
+
+    def operation_dir(self, operation_id: str) -> str:
+        """The folder of one operation's detached commands."""
+        return f"{self.root}/operations/{operation_id}"
+
+    def vhost_path(self, name: str) -> str:
+        """The nginx file of one client."""
+        return f"{self.nginx_dir}/alfa-{name}.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """How to reach a server: everything a connection needs."""
+
+    server_id: int
+    host: str
+    port: int
+    username: str
+    host_key: str
+    """One line of an OpenSSH public key: the only key this server may show."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppProfile:
+    """How the clients' application is run; the defaults are Laravel's. Commands run in the container."""
+
+    image: str = "alfa"
+    port: int = 80
+    health_path: str = "/up"
+    health_deadline_s: float = 120
+    migrate: tuple[str, ...] = ("php", "artisan", "migrate", "--force")
+    migrate_deadline_s: float = 3600
+    owner: tuple[str, ...] = ("php", "artisan", "owner:password", "{login}", "--create")
+    users_table: str = "users"
+    storage_dir: str = "/srv/app/storage"
+    memory_bytes: int = 512 * 1024**2
+    pids: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """All that is needed to bring a client to life on its server, but for its secrets."""
+
+    id: int
+    uid: str
+    """Marks the client's folder and database as its own."""
+    name: str
+    title: str
+    domain: str
+    email: str
+    locale: str
+    owner_login: str
+    image: str
+    """REPOSITORY:TAG."""
+    version: str
+    url: str
+    port: int
+    """On the server's loopback."""
+    database: str
+    database_user: str
+    engine: DatabaseEngine
+    tls: Tls
+    turbostart: bool
+    tutorial: bool
+    memory_bytes: int
+    layout: Layout
+    app: AppProfile
+
+    @property
+    def directory(self) -> str:
+        """The client's folder on the server."""
+        return self.layout.client_dir(self.name)
+
+    @property
+    def certificate(self) -> str:
+        """certbot's name of its certificate."""
+        return f"alfa-{self.name}"
+
+    @property
+    def project(self) -> str:
+        """The name of the compose project."""
+        return f"alfa-{self.name}"
+
+    @property
+    def container(self) -> str:
+        """The name of the app's container."""
+        return f"alfa-{self.name}-app-a"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecrets:
+    """A client's secrets; they live encrypted, and never leave the worker but to the server."""
+
+    app_key: Secret
+    database_password: Secret
+    owner_password: Secret | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What a list is asked for.
+
+    Args:
+        filters: by filter name; the values as they stood in the address.
+        sort: (field, descending) in order.
+        number: the page, from 1.
+        size: rows on a page.
+    """
+
+    filters: Mapping[str, str] = field(default_factory=dict)
+    sort: tuple[tuple[str, bool], ...] = ()
+    number: int = 1
+    size: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of rows, and how many there are in all."""
+
+    rows: list[T]
+    total: int
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
+
+
+def fingerprint(value: Any) -> str:
+    """A short name for a value: equal values have equal ones."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]

@@ -1,0 +1,63 @@
+"""Fixtures of the whole suite: real stores, a database for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alfa_cloud import schema
+from alfa_cloud.db import SessionFactory, make_session_factory
+from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
+from alfa_cloud.vault import Vault, new_key
+
+pytest_plugins = ["tests.fixtures.stores"]
+
+NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a database that the migrations built; each test gets a copy."""
+    postgres.create_database("template_alfa")
+    schema.upgrade(postgres.url_for("template_alfa"))
+    return "template_alfa"
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The address of a database of this test's own."""
+    name = f"test_{next(NUMBERS)}"
+    postgres.create_database(name, template=template)
+    yield postgres.url_for(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def redis_url(redis_store: EmbeddedRedis) -> str:
+    """The address of an empty Redis."""
+    redis_store.flush()
+    return redis_store.url
+
+
+@pytest.fixture
+async def sessions(database_url: str) -> AsyncIterator[SessionFactory]:
+    """Sessions of this test's database."""
+    engine = create_async_engine(database_url, poolclass=NullPool)
+    yield make_session_factory(engine)
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def secret_key() -> str:
+    """The key that this run's secrets are sealed with."""
+    return new_key()
+
+
+@pytest.fixture(scope="session")
+def vault(secret_key: str) -> Vault:
+    """A vault of this run."""
+    return Vault([secret_key])

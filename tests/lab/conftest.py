@@ -1,0 +1,101 @@
+"""The lab: two real hosts, one with each database system, and the service that runs clients on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
+from tests.lab.hosts import LabHost, lab_available, start_lab
+from tests.system import System
+
+ENGINES = ("mariadb", "postgresql")
+
+# Takes away all that earlier runs left, and nothing of the host's own.
+CLEAN = r"""
+docker ps -aq --filter name=^alfa- | xargs -r docker rm -f
+docker network rm alfa
+rm -rf /srv/alfa /etc/nginx/conf.d/alfa-*
+for name in $(mariadb -BNe "select schema_name from information_schema.schemata where schema_name like 'alfa\_%'"); do
+  mariadb -e "drop database $name"
+done
+mariadb -BNe "select concat('drop user ', quote(user), '@', quote(host)) from mysql.user where user like 'alfa\_%'" |
+  mariadb
+cd /
+pg() { runuser -u postgres -- psql -qAtc "$1"; }
+for name in $(pg "select datname from pg_database where datname like 'alfa\_%'"); do
+  pg "drop database $name with (force)"
+done
+for name in $(pg "select rolname from pg_roles where rolname ~ '^alfa_[0-9]+$'"); do
+  pg "drop role $name"
+done
+nginx -s reload
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the lab out where it cannot run, and say why; `ALFA_LAB` makes it required."""
+    wanted = os.environ.get("ALFA_LAB", "")
+    reason = None if wanted else lab_available()
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.lab)
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=f"the lab was left out: {reason}"))
+        elif item.get_closest_marker("full") and wanted != "full":
+            item.add_marker(pytest.mark.skip(reason="part of the whole lab suite: make lab"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """The running service, its hosts, and the ids of their servers by database system."""
+
+    system: System
+    hosts: dict[str, LabHost]
+    servers: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def hosts() -> dict[str, LabHost]:
+    """One host for each database system, as it was when new."""
+    found = dict(zip(ENGINES, start_lab(len(ENGINES)), strict=True))
+    for host in found.values():
+        host.exec(["bash", "-c", CLEAN])
+    return found
+
+
+@pytest.fixture(scope="session")
+async def lab(
+    hosts: dict[str, LabHost],
+    postgres: EmbeddedPostgres,
+    redis_store: EmbeddedRedis,
+    template: str,
+    secret_key: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Lab]:
+    """The service with two workers, both hosts registered."""
+    postgres.create_database("lab", template=template)
+    redis_store.flush()
+    system = System(
+        tmp_path_factory.mktemp("lab"),
+        database_url=postgres.url_for("lab"),
+        redis_url=redis_store.url,
+        secret_key=secret_key,
+        settings={"ALFA_APP__HEALTH_DEADLINE_S": "15"},
+    )
+    async with system:
+        system.start_worker()
+        system.start_worker()
+        key = (await system.http.get("/ssh_public_key", headers={"Accept": "text/plain"})).text
+        next(iter(hosts.values())).authorize(key)
+        servers = {}
+        for engine, host in hosts.items():
+            servers[engine] = await system.register(
+                name=host.name, host=host.address, database_engine=engine, base_domain="lab.test", tls="none"
+            )
+        yield Lab(system, hosts, servers)
