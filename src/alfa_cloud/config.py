@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     certbot_server: str = ""
     """An ACME directory other than Let's Encrypt's; empty for that one."""
     log_level: str = "INFO"
+    failpoint: str = ""
+    """Tests only: where a worker is to die; see `jobs/failpoint.py`."""
 
     @field_validator(
         "secret_key",

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError
+from alfa_cloud.jobs.failpoint import Failpoint, Phase
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.kinds import Plan, Profile, make_plan
 from alfa_cloud.jobs.lease import Lease
@@ -36,6 +37,7 @@ class Limits:
     retry_delays_s: tuple[float, ...] = (1, 5, 25)
     log_lines: int = 100_000
     log_bytes: int = 10_000_000
+    failpoint: Failpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +174,17 @@ async def _run(engine: Engine, claim: Claim, lease: Lease, journal: Journal) -> 
         lease,
         retry_delays_s=engine.limits.retry_delays_s,
         record_failure=lambda failure: _record_failure(engine, claim, failure),
+        reach=lambda step, phase: _reach(engine.limits.failpoint, f"{claim.kind}.{name_of(step)}", phase),
     )
     if claim.error is not None:
         await runner.undo(len(steps) - 1)
         return Failure(claim.error["code"], claim.error["message"], claim.error["step"])
     return await runner.run(claim.remaining_s)
+
+
+def _reach(failpoint: Failpoint | None, place: str, phase: Phase) -> None:
+    if failpoint is not None:
+        failpoint.reach(place, phase)
 
 
 async def _record_failure(engine: Engine, claim: Claim, failure: Failure) -> None:

@@ -16,6 +16,7 @@ from alfa_cloud.errors import (
     StepFailedError,
     StepNotConvergedError,
 )
+from alfa_cloud.jobs.failpoint import Phase
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.lease import Lease
 from alfa_cloud.playbooks.playbook import Playbook, Step
@@ -76,6 +77,7 @@ class Runner:
     Args:
         record_failure: stores a failure before anything is taken back, so that a worker that takes over in the middle
             of it goes on taking back.
+        reach: told of each phase of each step; a failpoint of a test.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Runner:
         *,
         retry_delays_s: Sequence[float],
         record_failure: Callable[[Failure], Awaitable[None]],
+        reach: Callable[[Step, Phase], None] = lambda *_: None,
     ) -> None:
         self._playbook = playbook
         self._host = host
@@ -94,6 +97,7 @@ class Runner:
         self._lease = lease
         self._retry_delays_s = retry_delays_s
         self._record_failure = record_failure
+        self._reach = reach
 
     async def run(self, remaining_s: float) -> Failure | None:
         """Bring all steps about; None, or why it failed, with everything taken back that can be."""
@@ -150,14 +154,17 @@ class Runner:
 
     async def _run_step(self, position: int, step: Step) -> None:
         await self._journal.step(position, StepState.RUNNING, str(step), self._progress(position))
+        self._reach(step, "before")
         if await self._patiently(lambda: step.is_satisfied(self._host)):
             state = StepState.DONE if step.looks_only else StepState.SKIPPED
             await self._journal.step(position, state, None, self._progress(position + 1))
             return
         await self._patiently(lambda: self._apply(step))
+        self._reach(step, "effect")
         if not await self._patiently(lambda: step.is_satisfied(self._host)):
             raise StepNotConvergedError(f"“{step}” was done without an error and still does not hold.")
         await self._journal.step(position, StepState.DONE, None, self._progress(position + 1))
+        self._reach(step, "after")
 
     async def _apply(self, step: Step) -> None:
         if not step.stoppable:

@@ -27,6 +27,7 @@ from alfa_cloud.broker import Broker
 from alfa_cloud.config import Settings, networks
 from alfa_cloud.db import make_engine, make_session_factory
 from alfa_cloud.jobs import periodic
+from alfa_cloud.jobs.failpoint import Failpoint
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.kinds import Plan, Profile
 from alfa_cloud.jobs.operation import Engine, Limits, run_operation
@@ -144,7 +145,12 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
             settings.app.profile(), settings.min_free_bytes, settings.certbot_email, settings.certbot_server
         ),
         limits=Limits(
-            settings.lease_s, settings.heartbeat_s, settings.retry_delays_s, settings.log_lines, settings.log_bytes
+            settings.lease_s,
+            settings.heartbeat_s,
+            settings.retry_delays_s,
+            settings.log_lines,
+            settings.log_bytes,
+            Failpoint.parse(settings.failpoint),
         ),
         open_host=lambda plan, claim, journal, guard: open_host(pool, plan, claim, journal, guard),
     )

@@ -10,13 +10,15 @@ from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 
 # The temporary file lies in the same folder, so that the rename is atomic; the last version is kept as `.previous`.
+# A cut connection looks like the end of the content, so its size is told.
 WRITE: Final = """
 set -eu
-path=$1 mode=$2 owner=$3
+path=$1 mode=$2 owner=$3 size=$5
 umask 077
 new=$(mktemp -- "$path.XXXXXX")
 trap 'rm -f -- "$new"' EXIT
 cat >"$new"
+[ "$(wc -c <"$new")" -eq "$size" ] || { echo "$path: the content did not arrive whole" >&2; exit 74; }
 chmod -- "$mode" "$new"
 [ -z "$owner" ] || chown -- "$owner" "$new"
 sync -- "$new"
@@ -59,12 +61,8 @@ def ensure_folder(path: str, *, mode: str = "0750", owner: str = "") -> Command:
 
 def write_file(path: str, content: bytes, *, mode: str = "0644", owner: str = "", keep: bool = False) -> Command:
     """The file has this content, or its former one: never half of it."""
-    return Command(
-        ("sh", "-c", WRITE, "alfa-write", path, mode, owner, "keep" if keep else ""),
-        stdin=content,
-        sudo=True,
-        log=False,
-    )
+    argv = ("sh", "-c", WRITE, "alfa-write", path, mode, owner, "keep" if keep else "", str(len(content)))
+    return Command(argv, stdin=content, sudo=True, log=False)
 
 
 def digest_file(path: str) -> Command:

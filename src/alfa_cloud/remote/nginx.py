@@ -18,13 +18,14 @@ HEALTH_PATH: Final = "/.alfa/health"
 # Exit status 4: it was broken before, by somebody else's file.
 INSTALL: Final = """
 set -eu
-path=$1 lock=$2 loaded=$3 digest=$4
+path=$1 lock=$2 loaded=$3 digest=$4 size=$5
 exec 9>>"$lock"
 flock -w 60 9
 if ! before=$(nginx -t 2>&1); then printf '%s\\n' "$before" >&2; exit 4; fi
 new=$(mktemp -- "$path.XXXXXX.new")
 trap 'rm -f -- "$new"' EXIT
 cat >"$new"
+[ "$(wc -c <"$new")" -eq "$size" ] || { echo "$path: the content did not arrive whole" >&2; exit 74; }
 chmod 0644 -- "$new"
 sync -- "$new"
 rm -f -- "$path.previous"
@@ -66,7 +67,7 @@ def test() -> Command:
 
 def install_vhost(layout: Layout, path: str, content: bytes, loaded: str) -> Command:
     """The virtual host is in force, and the file `loaded` bears its digest; or the former one is (status 4 or 5)."""
-    argv = ("sh", "-c", INSTALL, "alfa-vhost", path, lock_path(layout), loaded, digest(content))
+    argv = ("sh", "-c", INSTALL, "alfa-vhost", path, lock_path(layout), loaded, digest(content), str(len(content)))
     return Command(argv, stdin=content, sudo=True, timeout_s=120)
 
 

@@ -43,7 +43,8 @@ async def probe_http(
     url = f"{'https' if tls else 'http'}://{host}:{port}{path}"
     try:
         async with asyncio.timeout(timeout_s):
-            return ProbeResult(await _ask(url, host_header, timeout_s))
+            # A cancelled TLS handshake leaves its socket open (httpcore): its own limit comes first.
+            return ProbeResult(await _ask(url, host_header, 0.9 * timeout_s))
     except (TimeoutError, httpx.TimeoutException):
         return ProbeResult(0, "timeout")
     except httpx.ConnectError as error:

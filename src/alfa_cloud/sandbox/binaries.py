@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import os
 import platform
+import pwd
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,9 @@ class RunAs(StrEnum):
     """How PostgreSQL, which refuses uid 0, is run."""
 
     SELF = "self"
-    """We are no root."""
+    """We are an ordinary user."""
     NAMESPACE = "namespace"
-    """Root, seen as `nobody` in a user namespace: its files stay root's."""
+    """Root, or a user without a name, seen as `nobody` in a user namespace: the files stay ours."""
     NOBODY = "nobody"
     """Really as `nobody`, on copies, where user namespaces are blocked."""
 
@@ -98,6 +99,15 @@ class Identity:
             os.chown(path, NOBODY, NOBODY)
 
 
+def _has_name() -> bool:
+    """Whether our user stands in the user database, as initdb demands."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
 def _works(argv: Sequence[str]) -> bool:
     """Whether a program ends with 0."""
     try:
@@ -110,15 +120,17 @@ def identify(data_dir: Path, wanted: RunAs | None = None) -> Identity:
     """Choose as whom to run; `wanted` forces a way, in tests.
 
     Raises:
-        SandboxError: we are root and neither way is open.
+        SandboxError: we are root, or have no name, and no way is open.
     """
     bin_dir = postgres_bin()
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and _has_name():
         return Identity(RunAs.SELF, bin_dir, data_dir)
     namespace = Identity(RunAs.NAMESPACE, bin_dir, data_dir)
     reaches = [*namespace.prefix(), "sh", "-c", 'test -w "$1" && test -x "$2"', "sh"]
     if wanted in (None, RunAs.NAMESPACE) and _works([*reaches, str(data_dir), str(bin_dir / "postgres")]):
         return namespace
+    if os.geteuid() != 0:
+        raise SandboxError(f"PostgreSQL wants a name for user {os.geteuid()}, and /etc/passwd has none.")
     nobody = Identity(RunAs.NOBODY, _readable_bin(bin_dir, data_dir), _writable_data(data_dir))
     if not _works([*nobody.prefix(), str(nobody.bin / "postgres"), "--version"]):
         raise SandboxError("PostgreSQL does not run as root, and cannot be run as `nobody` here; use an ordinary user.")

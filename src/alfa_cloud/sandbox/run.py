@@ -182,6 +182,7 @@ class Sandbox:
             "ALFA_PUBLIC_URL": self.url,
             "ALFA_MIN_FREE_BYTES": "200000000",
             "ALFA_POLL_DELAY_S": "0.1",
+            "LOGNAME": "alfa",  # asyncssh wants one, also where the user has no name
         }
         own = {
             "ALFA_DATABASE_URL": self.postgres.url,

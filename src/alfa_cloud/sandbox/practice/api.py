@@ -109,15 +109,22 @@ class PracticeServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def reboot(self, *, down_s: float = 0) -> None:
         """It was rebooted: all ended, another boot id, and containers are back by their restart policy."""
+        self._await_ready()
         before = self.boot_id
         write_aside(self.folder.state / "down_s", str(down_s))
         control.order(self.folder, "reboot")
-        child.wait_until(lambda: not self.alive or self.boot_id != before, timeout_s=START_TIMEOUT_S)
-        self._await_ready()
+        self.await_boot(before)
         (self.folder.state / "down_s").unlink(missing_ok=True)
+
+    def await_boot(self, former_boot_id: str) -> None:
+        """It is up again after a reboot, whoever asked for that (a `systemctl reboot` takes it down for a second)."""
+        child.wait_until(lambda: not self.alive or self.boot_id != former_boot_id, timeout_s=START_TIMEOUT_S)
+        self._await_ready()
 
     def authorize(self, public_key: str) -> None:
         """The owner of a key, a line as in `authorized_keys`, may log in."""

@@ -84,8 +84,9 @@ class Engine:
         with self.lock:
             if container.running:
                 return
+            running = {port for other in self.state.containers if other.running for port in other.ports.values()}
             for port in container.ports.values():
-                if not is_free(port):
+                if port in running or not is_free(port):
                     container.error = f"Bind for {LOOPBACK}:{port} failed: port is already allocated"
                     raise DockerError(
                         "Error response from daemon: driver failed programming external connectivity on endpoint "

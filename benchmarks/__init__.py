@@ -1,0 +1,1 @@
+"""Benchmarks: small programs, each with its limit or its peer beside it."""

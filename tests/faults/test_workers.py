@@ -1,0 +1,116 @@
+"""Workers die, stop and are told to stop, at every step of a creation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.faults.conftest import Cloud
+
+STEPS = (
+    "check_place",
+    "ensure_folder",
+    "ensure_database",
+    "ensure_compose_file",
+    "ensure_container",
+    "wait_healthy",
+    "migrate",
+    "set_owner",
+    "ensure_cloud_settings",
+    "ensure_virtual_host",
+    "wait_answering",
+)
+ALWAYS_HELD = {"check_place", "wait_answering"}
+"""Steps that the first look finds satisfied: they have no effect of their own."""
+PHASES = ("before", "effect", "after") if os.environ.get("ALFA_FAULTS") == "full" else ("effect",)
+
+
+async def gone(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has died."""
+    for _ in range(600):
+        if process.poll() is not None:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the worker lives")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_worker_killed_in_a_step_is_replaced(cloud: Cloud, step: str, phase: str) -> None:
+    phase = "before" if step in ALWAYS_HELD and phase == "effect" else phase
+    name = f"kill-{step.replace('_', '-')}-{phase}"
+    dying = cloud.start_worker(f"create_client.{step}:{phase}:kill")
+    client_id, operation_id = await cloud.system.create(name, cloud.server_id)
+    await gone(dying)
+    assert dying.returncode == -signal.SIGKILL
+    successor = cloud.start_worker()
+    ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
+    cloud.system.end(successor)
+    assert ended["attempt"] == 2
+    await cloud.assert_sound(operation_id, ended)
+    assert cloud.count(f"alfa-{name}-app-a", "artisan", "migrate") == 1
+    texts = [line["text"] for line in await cloud.system.log(f"/operations/{operation_id}/log")]
+    assert len([text for text in texts if "create_users_table" in text]) == 1
+    assert len(cloud.tenant_sql(f"SELECT datname FROM pg_database WHERE datname = 'alfa_{client_id}'")) == 1
+    assert len([line for line in cloud.containers() if f"alfa-{name}-" in line]) == 1
+    assert (await cloud.system.client(client_id))["available"] is True
+
+
+async def test_a_stopped_worker_does_nothing_more_when_it_wakes(cloud: Cloud) -> None:
+    """A zombie: its lease was taken over while it slept."""
+    sleeper = cloud.start_worker("create_client.ensure_container:before:stop")
+    _, operation_id = await cloud.system.create("zombie", cloud.server_id)
+    await asyncio.to_thread(os.waitpid, sleeper.pid, os.WUNTRACED)
+    successor = cloud.start_worker()
+    ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
+    runs = cloud.count("alfa-zombie-app-a", "artisan", "migrate")
+    sleeper.send_signal(signal.SIGCONT)
+    await asyncio.sleep(3)
+    assert (await cloud.system.ended(operation_id))["attempt"] == ended["attempt"] == 2
+    assert cloud.count("alfa-zombie-app-a", "artisan", "migrate") == runs == 1
+    assert cloud.count("--project-name=alfa-zombie", "up") == 1
+    await cloud.assert_sound(operation_id, ended)
+    cloud.system.end(sleeper)
+    cloud.system.end(successor)
+
+
+async def test_a_worker_told_to_stop_hands_its_work_over(cloud: Cloud) -> None:
+    cloud.practice.fault("artisan migrate", "slow", seconds=6)
+    first = cloud.start_worker()
+    _, operation_id = await cloud.system.create("handed-over", cloud.server_id)
+    while True:
+        found = (await cloud.system.call("GET", f"/operations/{operation_id}"))["data"]["attributes"]
+        if found["step"] == "Migrate the database":
+            break
+        assert found["completed"] is None
+    second = cloud.start_worker()
+    first.send_signal(signal.SIGTERM)
+    await gone(first)
+    assert first.returncode == 0
+    ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
+    assert cloud.count("alfa-handed-over-app-a", "artisan", "migrate") == 1
+    await cloud.assert_sound(operation_id, ended)
+    cloud.system.end(second)
+
+
+async def test_a_worker_killed_while_it_takes_back_is_replaced(cloud: Cloud) -> None:
+    """The failure stands in the row before anything is taken back, so the successor goes on taking back."""
+    cloud.practice.fault("artisan migrate", "fail", stderr="no")
+    cloud.practice.fault(r"container rm", "slow", seconds=2)
+    first = cloud.start_worker()
+    client_id, operation_id = await cloud.system.create("undone", cloud.server_id)
+    while cloud.sql(f"SELECT error IS NULL FROM operations WHERE id = '{operation_id}'") == "t":
+        await asyncio.sleep(0.02)
+    first.kill()
+    first.wait()
+    cloud.practice.clear_faults()
+    second = cloud.start_worker()
+    ended = await cloud.system.ended(operation_id, expect="error", within_s=60)
+    assert ended["error"]["step"] == "Migrate the database"
+    assert cloud.residue("undone", client_id) == []
+    await cloud.assert_sound(operation_id, ended)
+    cloud.system.end(second)
