@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
 import pytest
-from sqlalchemy.pool import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from alfa_cloud import schema
 from alfa_cloud.db import SessionFactory, make_session_factory
 from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
 from alfa_cloud.vault import Vault, new_key
 
-pytest_plugins = ["tests.fixtures.stores"]
+pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice"]
 
 NUMBERS = count(1)
 

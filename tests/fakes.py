@@ -37,7 +37,9 @@ class FakeHost:
         if command.detached:
             self.statuses[command.detached] = result.exit_status
         if check and not result.ok:
-            raise CommandFailedError(f"{command.argv[0]} ended with {result.exit_status}.", exit_status=result.exit_status)
+            raise CommandFailedError(
+                f"{command.argv[0]} ended with {result.exit_status}.", exit_status=result.exit_status
+            )
         return result
 
     async def detached_status(self, name: str) -> int | None:

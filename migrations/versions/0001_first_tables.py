@@ -177,6 +177,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_operations")),
     )
     op.create_index("ix_operations_client_id_id", "operations", ["client_id", "id"], unique=False)
+    op.create_index(
+        "ix_operations_created_at", "operations", [sa.literal_column("created_at DESC NULLS LAST"), "id"], unique=False
+    )
+    op.create_index("ix_operations_finished_at", "operations", ["finished_at"], unique=False)
+    op.create_index(
+        "ix_operations_preparations",
+        "operations",
+        ["server_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("kind = 'prepare_server'"),
+    )
     op.create_index("ix_operations_kind_id", "operations", ["kind", "id"], unique=False)
     op.create_index(op.f("ix_operations_parent_id"), "operations", ["parent_id"], unique=False)
     op.create_index(op.f("ix_operations_server_id"), "operations", ["server_id"], unique=False)

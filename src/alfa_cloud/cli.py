@@ -80,9 +80,9 @@ def run_openapi(_: argparse.Namespace) -> int:
 
 def run_sandbox(options: argparse.Namespace) -> int:
     """Run everything on this machine."""
-    from alfa_cloud.sandbox import run
+    from alfa_cloud.sandbox.run import main as run_everything
 
-    return asyncio.run(run.main(options.data_dir, options.port))
+    return asyncio.run(run_everything(options.data_dir, options.port))
 
 
 COMMANDS = {

@@ -77,7 +77,6 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(10, gt=0)
     reconcile_s: float = Field(5, gt=0)
     worker_slots: int = Field(16, ge=1, le=200)
-    operation_deadline_s: float = Field(4 * 3600, gt=0)
     poll_delay_s: float = Field(0.5, gt=0)
     retry_delays_s: Annotated[tuple[float, ...], Csv] = (1.0, 5.0, 25.0)
     connect_timeout_s: float = Field(10, gt=0)

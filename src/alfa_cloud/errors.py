@@ -3,7 +3,7 @@
 AlfaCloudError          500
 ├── NotFoundError       404  ServerNotFoundError, ClientNotFoundError, OperationNotFoundError
 ├── ConflictError       409  ClientNameTakenError, ClientDomainTakenError, ServerNameTakenError,
-│                            ServerInUseError, NotCancellableError, NotRetryableError, ClientBusyError
+│                            ServerInUseError, NotCancellableError, NotRetryableError, ClientStateError
 ├── InvalidError        422  FieldError and its leaves: one wrong field, named by its pointer
 ├── ForbiddenError      403
 ├── RemoteError         502  HostUnreachableError*, ConnectionLostError*, HostKeyChangedError,

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 T = TypeVar("T")
+
+PATH: Final = re.compile(r"(?:/[A-Za-z0-9._-]+)+")
+NETWORK_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+LAST_PORT: Final = 65535
+SUBNET_BITS: Final = (8, 29)
+"""Of a client's containers: at least four of them, beside the gateway."""
 
 
 class Secret:
@@ -145,10 +153,38 @@ class Layout:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Take the known keys of the right type; others are left out."""
+        """Take the known keys of the right type; others are left out.
+
+        Raises:
+            ValueError: a value cannot be what it is for; the message names it.
+        """
         known = {f.name: type(f.default) for f in fields(cls)}
         values: dict[str, Any] = {k: v for k, v in raw.items() if k in known and type(v) is known[k]}
-        return cls(**values)
+        layout = cls(**values)
+        layout._check()
+        return layout
+
+    def _check(self) -> None:
+        for name in ("root", "nginx_dir", "certbot_webroot", "certificates_dir"):
+            path = getattr(self, name)
+            if not PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+                raise ValueError(f"{name} is no absolute path of letters, digits and . _ - between single slashes")
+        for name in ("http_port", "https_port", "first_port", "last_port"):
+            if not 1 <= getattr(self, name) <= LAST_PORT:
+                raise ValueError(f"{name} is no port from 1 to {LAST_PORT}")
+        if not 0 <= self.database_port <= LAST_PORT:
+            raise ValueError(f"database_port is no port from 1 to {LAST_PORT}, nor 0")
+        if self.first_port > self.last_port:
+            raise ValueError("first_port is greater than last_port")
+        if not NETWORK_NAME.fullmatch(self.docker_network):
+            raise ValueError("docker_network is no name of letters, digits and . _ -, at most 63")
+        try:
+            IPv4Address(self.database_host)
+            subnet = IPv4Network(self.docker_subnet)
+        except ValueError as error:
+            raise ValueError(f"database_host or docker_subnet: {str(error)[:200]}") from error
+        if not SUBNET_BITS[0] <= subnet.prefixlen <= SUBNET_BITS[1] or "/" not in self.docker_subnet:
+            raise ValueError(f"docker_subnet is no network of {SUBNET_BITS[0]} to {SUBNET_BITS[1]} bits")
 
     def client_dir(self, name: str) -> str:
         """The folder of one client."""
@@ -228,8 +264,8 @@ class ClientSpec:
 
     @property
     def certificate(self) -> str:
-        """certbot's name of its certificate."""
-        return f"alfa-{self.name}"
+        """certbot's name of its certificate: that of its domain, so that a new domain gets a new one."""
+        return self.domain
 
     @property
     def project(self) -> str:

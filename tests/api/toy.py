@@ -20,7 +20,7 @@ from starlette.responses import Response
 from uuid6 import uuid7
 
 from alfa_cloud.api.app import create_app
-from alfa_cloud.api.dependencies import AfterDep, CallerDep, IntId, OpenSessionDep, SessionDep, UuidId, WakeDep
+from alfa_cloud.api.dependencies import AfterDep, CallerDep, IntId, OpenSessionDep, SessionDep, UuidId
 from alfa_cloud.api.jsonapi.body import Body, body, command_body
 from alfa_cloud.api.jsonapi.documents import (
     Attributes,
@@ -325,12 +325,12 @@ async def read_key(media: Annotated[Media, offers(Media.TEXT)]) -> Response:
 
 
 @router.post("/rows/{name}")
-async def write_row(request: Request, name: str, session: SessionDep, wake: WakeDep, wait: bool = False) -> Response:
+async def write_row(request: Request, name: str, session: SessionDep, after: AfterDep, wait: bool = False) -> Response:
     """Write a row in the request's transaction."""
     toy = toy_of(request)
     toy.commands.append(name)
     await session.execute(text("INSERT INTO workers (name) VALUES (:name)"), {"name": name})
-    wake(UUID(int=len(toy.commands)))
+    after.wake(UUID(int=len(toy.commands)))
     if wait:
         await toy.ended.wait()
     if name == "broken":

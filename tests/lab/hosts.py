@@ -28,14 +28,11 @@ class LabHost:
     address: str
 
     def exec(
-        self, argv: Sequence[str], *, input: bytes | None = None, timeout: float = 120.0
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 120.0
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command as root on the host, past SSH and past the product."""
         command = ["docker", "exec", "--interactive", self.name, *argv]
-        stdin = b"" if input is None else input
-        return subprocess.run(
-            command, input=stdin, capture_output=True, timeout=timeout, check=False
-        )
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
 
     def authorize(self, public_key: str) -> None:
         """Let www-data log in with this key, at once, on this host and all others."""
@@ -93,9 +90,7 @@ def _run_lab(*arguments: str) -> bytes:
 def _run(command: list[str]) -> bytes:
     # The output goes to files: a daemon started on the way would keep a pipe open for ever.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        status = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, check=False
-        ).returncode
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, check=False).returncode
         stdout.seek(0)
         stderr.seek(0)
         if status != 0:

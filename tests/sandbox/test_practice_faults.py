@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from alfa_cloud.sandbox.practice import Action, Phase, PracticeServer
-from alfa_cloud.sandbox.practice.faults import leads_to
+from alfa_cloud.sandbox.practice.faults import inner_lines
 from tests.sandbox.shell import Shell, connect
 
 REAL = "touch done; sha256sum /dev/null >/dev/null"
@@ -100,8 +100,25 @@ async def test_commands_are_recorded_without_what_they_read(shell: Shell, calm_p
     assert "top secret" not in calm_practice.folder.commands.read_text()
 
 
-def test_a_line_leads_to_a_stand_in_by_its_words_alone() -> None:
-    names = {"docker", "nginx"}
-    assert leads_to("timeout 60 docker ps", names)
-    assert leads_to("sh -c 'set -e; nginx -t' x", names)
-    assert not leads_to("cat /srv/nginx/conf.d/docker.conf", names)
+async def test_a_fault_strikes_once_at_the_innermost_that_fits(shell: Shell, calm_practice: PracticeServer) -> None:
+    calm_practice.fault("alfa-vhost", "fail", exit_status=3, times=1)
+    calm_practice.fault("nginx -t", "fail", exit_status=4, times=1)
+    line = "sudo -n -- sh -c 'nginx -t' alfa-vhost path"
+    assert [(await shell.run(line)).status for _ in range(3)] == [3, 4, 0]
+    struck = [(item.program, item.fault) for item in calm_practice.commands(kind="stand_in") if item.fault]
+    assert struck == [("sudo", "fail"), ("nginx", "fail")]
+
+
+@pytest.mark.parametrize(
+    ("line", "inner"),
+    [
+        ("timeout 60 docker ps", ["docker ps"]),
+        ("sudo -n -- runuser -u postgres -- psql", ["sudo -n -- runuser -u postgres -- psql"]),
+        ("sh -c 'set -e; nginx -t 2>&1 || exit 4' x", ["nginx -t 2>"]),
+        ("true;docker ps|cat", ["docker ps | cat"]),
+        ("cat /srv/nginx/conf.d/docker.conf", []),
+        ("echo it's broken", []),
+    ],
+)
+def test_what_a_line_leads_to(line: str, inner: list[str]) -> None:
+    assert inner_lines(line, {"docker", "nginx", "sudo", "psql"}) == inner

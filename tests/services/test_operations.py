@@ -81,7 +81,7 @@ async def test_a_server_runs_at_most_max_parallel(sessions: SessionFactory) -> N
     assert len(held) == 2
     await finish(sessions, held[0])
     async with sessions() as session:
-        assert len(await operations.due(session, server_id=server.id)) == 1
+        assert len(await operations.due(session)) == 1
 
 
 async def test_an_exclusive_operation_waits_for_the_running_and_holds_back_the_later(sessions: SessionFactory) -> None:
@@ -107,9 +107,7 @@ async def test_an_equal_command_is_the_last_unfinished_one_only(sessions: Sessio
     async def ask(n: int) -> UUID:
         async with sessions.begin() as session:
             await session.get(Client, client.id, with_for_update=True)
-            operation = await make_operation(
-                session, client_id=client.id, server_id=client.server_id, params={"n": n}
-            )
+            operation = await make_operation(session, client_id=client.id, server_id=client.server_id, params={"n": n})
             return operation.id
 
     enable, again, disable, enable_once_more = await ask(1), await ask(1), await ask(2), await ask(1)

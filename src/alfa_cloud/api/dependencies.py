@@ -46,21 +46,16 @@ async def get_opener(request: Request) -> AsyncIterator[OpenSession]:
         yield open_session
 
 
-def get_caller(request: Request) -> Caller:
+async def get_caller(request: Request) -> Caller:
     """Who asks."""
     caller: Caller = request.state.caller
     return caller
 
 
-def get_after(request: Request) -> AfterCommit:
+async def get_after(request: Request) -> AfterCommit:
     """What this request wants done after its commit."""
     after: AfterCommit = request.state.after_commit
     return after
-
-
-def get_wake(request: Request) -> Callable[[UUID], None]:
-    """Rings for an operation after the commit."""
-    return get_after(request).wake
 
 
 def _integer(value: Any) -> Any:
@@ -81,7 +76,6 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 OpenSessionDep = Annotated[OpenSession, Depends(get_opener, scope="function")]
 CallerDep = Annotated[Caller, Depends(get_caller)]
 AfterDep = Annotated[AfterCommit, Depends(get_after)]
-WakeDep = Annotated[Callable[[UUID], None], Depends(get_wake)]
 
 IntId = Annotated[int, Path(ge=1, le=2**31 - 1), BeforeValidator(_integer)]
 """An id in a path; anything but a positive whole number is 404."""

@@ -116,12 +116,13 @@ def _leaves(group: ExceptionGroup[Any]) -> Iterator[Exception]:
 def _field_problem(scope: Scope, error: FieldError) -> Problem:
     """The field by its pointer in the body that was sent, else as the query parameter that it came by."""
     form = scope["state"].get("body_form")
-    if error.field in getattr(scope.get("route"), "parameter_names", ()):
-        meta = {"field": error.field, **error.meta}
-        return Problem(422, error.field_code, error.title, error.detail, parameter=error.field, meta=meta)
+    meta = {"field": error.field, **error.meta}
+    for name in (error.field, f"filter[{error.field}]"):
+        if name in getattr(scope.get("route"), "parameter_names", ()):
+            return Problem(error.status, error.field_code, error.title, error.detail, parameter=name, meta=meta)
     if isinstance(form, BodyForm):
         return form.problem((error.field,), error.field_code, error.detail, error.meta)
-    return Problem(422, error.field_code, error.title, error.detail, meta={"field": error.field, **error.meta})
+    return Problem(error.status, error.field_code, error.title, error.detail, meta=meta)
 
 
 def _validation_problem(details: Any) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -52,9 +53,17 @@ def make_app(settings: Settings) -> FastAPI:
             app.state.session_factory = services.sessions
             app.state.broker = broker
             app.state.ready_checks = ready_checks(services.sessions, broker)
+            settle()
             yield
 
     return create_app(options_of(settings), ROUTERS, lifespan=lifespan)
+
+
+def settle() -> None:
+    """What start-up made is looked at by the garbage collector no more; it costs a tenth of a request otherwise."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @asynccontextmanager

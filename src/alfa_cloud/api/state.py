@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
 from alfa_cloud.api.after import AfterCommit, Ending
@@ -35,7 +36,7 @@ class Services:
     """The app's images' name."""
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """What the lifespan made."""
     services: Services = request.app.state.services
     return services
@@ -57,11 +58,11 @@ class Ask:
     response: Response
     wait_s: int | None
 
-    async def accepted(self, operation: Operation) -> OperationDocument:
+    async def accepted(self, session: AsyncSession, operation: Operation) -> OperationDocument:
         """The operation's document, with its address; after `wait_s`, 200 with its end, if it has ended by then."""
         self.response.headers["Location"] = self.response.headers["Content-Location"] = f"/operations/{operation.id}"
         self.follow(operation.id, lambda: self._ended(operation.id))
-        return document(operation_views.OperationView(operation, [], 0, {}))
+        return document(*await operation_views.views(session, [operation]))
 
     def follow(self, operation_id: UUID, ending: Callable[[], Awaitable[Ending | None]]) -> None:
         """Ring for an operation after the commit, and wait for `ending` if the request wants that."""
@@ -80,8 +81,7 @@ class Ask:
             return None
         async with self.services.sessions() as session:
             operation = await operation_views.get_operation(session, operation_id)
-            (view,) = await operation_views.views(session, [operation])
-        return 200, document(view)
+            return 200, document(*await operation_views.views(session, [operation]))
 
 
 def document(view: operation_views.OperationView) -> OperationDocument:
@@ -89,7 +89,7 @@ def document(view: operation_views.OperationView) -> OperationDocument:
     return OperationDocument.of(operation_resource(view))
 
 
-def get_ask(services: ServicesDep, after: AfterDep, response: Response, wait_s: WaitS = None) -> Ask:
+async def get_ask(services: ServicesDep, after: AfterDep, response: Response, wait_s: WaitS = None) -> Ask:
     """What a command answers with."""
     return Ask(services, after, response, wait_s)
 

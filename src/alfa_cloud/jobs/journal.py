@@ -39,6 +39,7 @@ NOTE_TAIL_BYTES: Final = 16_000
 """What is kept of it before a line of our own."""
 LEFT_OUT_EVERY_S: Final = 5.0
 RETRY_S: Final = 0.5
+LAST_FLUSH_S: Final = 3.0
 
 Line = tuple[Stream, datetime, str]
 
@@ -80,6 +81,8 @@ class Journal:
         self._bytes = claim.log_bytes
         self._buffer: list[Line] = []
         self._checkpoints = dict(claim.checkpoints)
+        self._taken = dict(claim.checkpoints)
+        """How far this worker has read each command: past the cap that is more than what is stored."""
         self._stored_checkpoints = dict(claim.checkpoints)
         self._warnings = list(claim.warnings)
         self._tail = Tail()
@@ -97,6 +100,11 @@ class Journal:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_FLUSH_S):
+                await self.flush()
+        except (LeaseLostError, TimeoutError):
+            log.warning("journal_lines_left", operation_id=str(self._claim.operation_id), lines=len(self._buffer))
 
     # What SshHost writes to (remote.host.LineSink)
 
@@ -106,8 +114,10 @@ class Journal:
         Raises:
             LeaseLostError: another worker has the operation.
         """
-        if checkpoint is not None and not lines:
-            self._checkpoints[checkpoint[0]] = checkpoint[1]
+        if checkpoint is not None:
+            self._taken[checkpoint[0]] = checkpoint[1]
+            if not lines:
+                self._checkpoints[checkpoint[0]] = checkpoint[1]
         while len(self._buffer) >= BUFFER_LINES:
             await self.flush()
         room = self._max_lines - self._seq - len(self._buffer)
@@ -124,8 +134,8 @@ class Journal:
             self._full.set()
 
     def checkpoint(self, name: str) -> int:
-        """How many bytes of a detached command's output are in the log."""
-        return int(self._checkpoints.get(name, 0))
+        """How many bytes of a detached command's output are in the log, or counted as left out."""
+        return int(self._taken.get(name, 0))
 
     async def note(self, line: str) -> None:
         """Append a line of our own; it is kept past every cap, after the last lines before it."""
@@ -279,6 +289,9 @@ class Journal:
             try:
                 await self.flush()
             except LeaseLostError:
+                return
+            except Exception:
+                log.exception("journal_flush_failed", operation_id=str(self._claim.operation_id))
                 return
 
 

@@ -12,9 +12,10 @@ from alfa_cloud.playbooks.create_client import create_client, update_client
 from alfa_cloud.playbooks.delete_client import delete_unborn_client
 from alfa_cloud.playbooks.playbook import Playbook
 from alfa_cloud.playbooks.prepare_server import prepare_server
+from alfa_cloud.services import clients
 from alfa_cloud.services.client_specs import client_secrets, client_spec, cloud_settings
 from alfa_cloud.services.operations import Claim
-from alfa_cloud.specs import Address, AppProfile, Layout, OperationKind, Secret, Tls
+from alfa_cloud.specs import Address, AppProfile, DatabaseEngine, Layout, OperationKind, Secret, Tls
 from alfa_cloud.vault import Vault
 
 
@@ -35,6 +36,8 @@ class Plan:
     playbook: Playbook
     address: Address
     layout: Layout
+    engine: DatabaseEngine
+    tls: Tls
     secrets: tuple[Secret, ...]
     """What must not be seen in the log."""
 
@@ -53,7 +56,7 @@ async def make_plan(session: AsyncSession, claim: Claim, vault: Vault, profile: 
         raise HostKeyChangedError(f"{server.name} showed another host key than the pinned one.")
     if claim.kind is OperationKind.PREPARE_SERVER:
         playbook = prepare_server(server.layout_spec, server.engine, Tls(server.tls))
-        return Plan(playbook, server.address, server.layout_spec, ())
+        return _plan_for(server, playbook)
     return await _client_plan(session, claim, server, vault, profile)
 
 
@@ -77,11 +80,25 @@ async def _client_plan(session: AsyncSession, claim: Claim, server: Server, vaul
                 certbot_email=email,
                 certbot_server=directory,
             )
+        case OperationKind.UPDATE_CLIENT if client.activated_at is None:
+            playbook = Playbook([])
         case OperationKind.UPDATE_CLIENT:
-            playbook = update_client(spec, secrets, settings, certbot_email=email, certbot_server=directory)
+            playbook = update_client(
+                spec,
+                secrets,
+                settings,
+                certbot_email=email,
+                certbot_server=directory,
+                new_owner="owner_login" in claim.params.get("changed", ()),
+            )
         case OperationKind.DELETE_CLIENT:
+            clients.check_never_alive(client)
             playbook = delete_unborn_client(spec, secrets)
         case _:
             raise ValueError(f"{claim.kind} is no kind of a client's operation")
     hidden = [secrets.app_key, secrets.database_password, *([secrets.owner_password] if secrets.owner_password else [])]
-    return Plan(playbook, server.address, server.layout_spec, tuple(hidden))
+    return _plan_for(server, playbook, *hidden)
+
+
+def _plan_for(server: Server, playbook: Playbook, *secrets: Secret) -> Plan:
+    return Plan(playbook, server.address, server.layout_spec, server.engine, Tls(server.tls), secrets)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -12,20 +13,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory, database_is_away
-from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError
+from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError, RemoteError
 from alfa_cloud.jobs.failpoint import Failpoint, Phase
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.kinds import Plan, Profile, make_plan
 from alfa_cloud.jobs.lease import Lease
 from alfa_cloud.jobs.runner import CANCELLED, Failure, Runner, explain
 from alfa_cloud.playbooks.playbook import name_of
+from alfa_cloud.remote import requirements
 from alfa_cloud.remote.host import Host
 from alfa_cloud.services import operations, outcomes, servers
 from alfa_cloud.services.operations import Claim
-from alfa_cloud.specs import OperationState
+from alfa_cloud.specs import OperationKind, OperationState
 from alfa_cloud.vault import Vault
 
 log = structlog.get_logger()
+
+RING_AT_ONCE: Final = 20
+MAX_ATTEMPTS: Final = 6
+"""How often workers try an operation that ends in an unexpected error each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +63,28 @@ class Engine:
     open_host: Callable[[Plan, Claim, Journal, Callable[[], None]], Host]
 
 
-async def run_operation(engine: Engine, operation_id: UUID) -> None:
-    """Claim an operation and bring it to its end; nothing where it is finished, held, or others go first."""
+async def run_operation(engine: Engine, operation_id: UUID, claimed: asyncio.Event | None = None) -> None:
+    """Claim an operation and bring it to its end; nothing where it is finished, held, or others go first.
+
+    Args:
+        claimed: set as soon as this worker has it.
+    """
     async with engine.sessions.begin() as session:
         claim = await operations.claim(session, operation_id, engine.worker, engine.limits.lease_s)
     if claim is None:
         return
+    if claimed is not None:
+        claimed.set()
     with structlog.contextvars.bound_contextvars(operation_id=str(operation_id), request_id=claim.request_id):
         log.info("operation_claimed", kind=claim.kind, attempt=claim.attempt)
         await _hold(engine, claim)
-        await ring_due(engine, claim.server_id)
+        await ring_due(engine)
 
 
-async def ring_due(engine: Engine, server_id: int | None) -> None:
-    """Ring for what may start now on a server."""
-    if server_id is None:
-        return
+async def ring_due(engine: Engine) -> None:
+    """Ring for what may start now: on this server, or on another that waited for a slot of this worker."""
     async with engine.sessions() as session:
-        due = await operations.due(session, server_id=server_id, limit=20)
+        due = await operations.due(session, limit=RING_AT_ONCE)
     for operation_id, attempt in due:
         await engine.broker.wake(operation_id, attempt)
 
@@ -97,12 +107,25 @@ async def _hold(engine: Engine, claim: Claim) -> None:
         await _end(work, keeper)
         await asyncio.shield(_give_back(engine, claim))
         raise
-    except Exception:
-        log.exception("operation_interrupted")
+    except Exception as error:
         await _end(work, keeper)
-        await _give_back(engine, claim)
+        await _interrupted(engine, claim, error)
     finally:
         await _end(work, keeper)
+
+
+async def _interrupted(engine: Engine, claim: Claim, error: Exception) -> None:
+    """Let another worker try, later each time; an operation that no worker can finish ends as an error."""
+    if database_is_away(error):
+        log.warning("operation_interrupted", error=repr(error))
+        await _give_back(engine, claim)
+        return
+    log.exception("operation_interrupted", exc_info=error)
+    if claim.attempt < MAX_ATTEMPTS and claim.remaining_s > 0:
+        await _give_back(engine, claim, after_s=float(2**claim.attempt))
+        return
+    async with engine.sessions.begin() as session:
+        await _terminal(claim, explain(error, None), None)(session)
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:
@@ -111,10 +134,10 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _give_back(engine: Engine, claim: Claim) -> None:
+async def _give_back(engine: Engine, claim: Claim, after_s: float = -1) -> None:
     try:
         async with asyncio.timeout(5), engine.sessions.begin() as session:
-            await operations.give_back(session, claim)
+            await operations.give_back(session, claim, after_s)
     except Exception as error:
         if not database_is_away(error):
             raise
@@ -127,12 +150,31 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
     async with journal:
         if claim.attempt > 1:
             await journal.note(f"Another worker goes on with this operation (attempt {claim.attempt}).")
-        failure = await _run(engine, claim, lease, journal)
-        await journal.close(_terminal(claim, failure))
+        plan = await _plan(engine, claim, journal)
+        found = None
+        if isinstance(plan, Failure):
+            failure: Failure | None = plan
+        else:
+            host = engine.open_host(plan, claim, journal, lease.check)
+            failure = await _run(engine, claim, lease, journal=journal, plan=plan, host=host)
+            found = await _requirements(claim, plan, host)
+        await journal.close(_terminal(claim, failure, found))
     log.info("operation_finished", kind=claim.kind, failure=None if failure is None else failure.as_dict())
 
 
-def _terminal(claim: Claim, failure: Failure | None) -> Callable[[AsyncSession], Awaitable[None]]:
+async def _requirements(claim: Claim, plan: Plan, host: Host) -> list[dict[str, Any]] | None:
+    """What a server has after a preparation; None for other operations, and where it cannot be asked."""
+    if claim.kind is not OperationKind.PREPARE_SERVER:
+        return None
+    try:
+        return [asdict(row) for row in await requirements.check(host, plan.engine, plan.tls)]
+    except RemoteError:
+        return None
+
+
+def _terminal(
+    claim: Claim, failure: Failure | None, found: list[dict[str, Any]] | None
+) -> Callable[[AsyncSession], Awaitable[None]]:
     """What writes the operation's end, and what it means for its subject."""
     state = OperationState.OK
     if failure is not None:
@@ -146,16 +188,17 @@ def _terminal(claim: Claim, failure: Failure | None) -> Callable[[AsyncSession],
             operation_id=claim.operation_id,
             client_id=claim.client_id,
             server_id=claim.server_id,
+            requirements=found,
         )
         await operations.finish(session, claim, state, error=None if failure is None else failure.as_dict())
 
     return record
 
 
-async def _run(engine: Engine, claim: Claim, lease: Lease, journal: Journal) -> Failure | None:
+async def _plan(engine: Engine, claim: Claim, journal: Journal) -> Plan | Failure:
     try:
         async with engine.sessions() as session:
-            plan = await make_plan(session, claim, engine.vault, engine.profile)
+            return await make_plan(session, claim, engine.vault, engine.profile)
     except Exception as error:
         if database_is_away(error):
             raise
@@ -164,20 +207,27 @@ async def _run(engine: Engine, claim: Claim, lease: Lease, journal: Journal) -> 
         failure = explain(error, None)
         await journal.note(failure.message)
         return failure
+
+
+async def _run(
+    engine: Engine, claim: Claim, lease: Lease, *, journal: Journal, plan: Plan, host: Host
+) -> Failure | None:
     steps = plan.playbook.steps
     async with engine.sessions.begin() as session:
+        touched = await operations.last_touched(session, claim)
         await operations.plan_steps(session, claim, [(name_of(step), str(step)) for step in steps])
     runner = Runner(
         plan.playbook,
-        engine.open_host(plan, claim, journal, lease.check),
+        host,
         journal,
         lease,
         retry_delays_s=engine.limits.retry_delays_s,
         record_failure=lambda failure: _record_failure(engine, claim, failure),
+        touched=min(touched, len(steps) - 1),
         reach=lambda step, phase: _reach(engine.limits.failpoint, f"{claim.kind}.{name_of(step)}", phase),
     )
     if claim.error is not None:
-        await runner.undo(len(steps) - 1)
+        await runner.undo(claim.error["step"])
         return Failure(claim.error["code"], claim.error["message"], claim.error["step"])
     return await runner.run(claim.remaining_s)
 

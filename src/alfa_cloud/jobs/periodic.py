@@ -1,22 +1,23 @@
 """What is done by the clock: clients and servers probed every minute, old logs dropped.
 
-Each turn is led by one worker, by an advisory lock of the database, whatever the broker does.
+Each turn is led by one worker, by an advisory lock of the database: arq's own cron would stop with Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 import structlog
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import CursorResult, delete, func, select, text
 
 from alfa_cloud.config import Settings
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError
-from alfa_cloud.models import Client, OperationEvent, OperationLine, Server
+from alfa_cloud.models import Client, OperationEvent, Server
 from alfa_cloud.remote.nginx import HEALTH_PATH
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.probe import ProbeResult, probe_http
@@ -25,7 +26,9 @@ from alfa_cloud.specs import ClientStatus
 
 log = structlog.get_logger()
 
-PERIODIC_LOCK: Final = 0x616C6663
+PROBE_LOCK: Final = 0x616C6663
+DROP_LOCK: Final = 0x616C6665
+DROP_EVERY_S: Final = 3600.0
 PROBES_AT_ONCE: Final = 50
 KEEP_EVENTS_DAYS: Final = 30
 
@@ -42,11 +45,20 @@ class Target:
 
 
 async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Settings) -> None:
-    """Do all of it, again and again."""
+    """Probe every minute and drop what is old every hour, in whichever process leads."""
+    await asyncio.gather(
+        _every(settings.probe_interval_s, PROBE_LOCK, sessions, lambda: probe_clients(sessions, pool)),
+        _every(DROP_EVERY_S, DROP_LOCK, sessions, lambda: drop_old(sessions, settings.log_keep_days)),
+    )
+
+
+async def _every(seconds: float, lock: int, sessions: SessionFactory, action: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await asyncio.sleep(settings.probe_interval_s)
+        await asyncio.sleep(seconds)
         try:
-            await _turn(sessions, pool, settings)
+            async with leadership(sessions, lock) as leads:
+                if leads:
+                    await action()
         except Exception as error:
             if not database_is_away(error):
                 log.exception("periodic_failed")
@@ -54,12 +66,17 @@ async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Setting
                 log.warning("periodic_waits_for_database", error=repr(error))
 
 
-async def _turn(sessions: SessionFactory, pool: SshPool, settings: Settings) -> None:
-    async with sessions() as leader:
-        if not await leader.scalar(select(func.pg_try_advisory_xact_lock(PERIODIC_LOCK))):
-            return
-        await probe_clients(sessions, pool)
-        await drop_old(sessions, settings.log_keep_days)
+@asynccontextmanager
+async def leadership(sessions: SessionFactory, lock: int) -> AsyncIterator[bool]:
+    """Whether this process leads, by a lock of its own connection: no transaction is open meanwhile."""
+    async with sessions() as session:
+        connection = await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        leads = bool(await connection.scalar(select(func.pg_try_advisory_lock(lock))))
+        try:
+            yield leads
+        finally:
+            if leads:
+                await connection.execute(select(func.pg_advisory_unlock(lock)))
 
 
 async def probe_clients(sessions: SessionFactory, pool: SshPool) -> None:
@@ -91,35 +108,50 @@ async def _targets(sessions: SessionFactory) -> list[Target]:
         ]
 
 
+STORE: Final = text(
+    """
+    UPDATE clients SET available = found.available, available_reason = found.reason, available_at = clock_timestamp()
+      FROM unnest(CAST(:ids AS integer[]), CAST(:available AS boolean[]), CAST(:reasons AS text[]))
+           AS found (id, available, reason)
+     WHERE clients.id = found.id AND clients.status IN ('active', 'expired')
+    """
+)
+
+
 async def _store(sessions: SessionFactory, found: Sequence[tuple[int, ProbeResult]]) -> None:
+    available = [result.status == 200 for _, result in found]
+    reasons = [_reason(result) for _, result in found]
     async with sessions.begin() as session:
-        for client_id, result in found:
-            available = result.status == 200
-            reason = "" if available else (f"HTTP {result.status}" if result.status else result.reason)
-            await session.execute(
-                update(Client)
-                .where(Client.id == client_id, Client.status.in_((ClientStatus.ACTIVE, ClientStatus.EXPIRED)))
-                .values(
-                    available=available,
-                    available_at=func.clock_timestamp(),
-                    available_reason=reason[:200],
-                    updated_at=Client.updated_at,
-                )
-            )
+        values = {"ids": [client_id for client_id, _ in found], "available": available, "reasons": reasons}
+        await session.execute(STORE, values)
+
+
+def _reason(result: ProbeResult) -> str:
+    if result.status == 200:
+        return ""
+    return f"HTTP {result.status}" if result.status else result.reason[:200]
+
+
+DROP_LINES: Final = text(
+    """
+    DELETE FROM operation_lines WHERE operation_id IN (
+        SELECT o.id FROM operations AS o
+         WHERE o.finished_at < clock_timestamp() - make_interval(days => :days)
+           AND EXISTS (SELECT FROM operation_lines AS l WHERE l.operation_id = o.id)
+         LIMIT 100)
+    """
+)
 
 
 async def drop_old(sessions: SessionFactory, log_keep_days: int) -> None:
     """Log lines, events and idempotency keys past their time are gone."""
+    while True:
+        async with sessions.begin() as session:
+            result = await session.execute(DROP_LINES, {"days": log_keep_days})
+        if not cast("CursorResult[Any]", result).rowcount:
+            break
     async with sessions.begin() as session:
-        now = func.clock_timestamp()
-        old_lines = now - func.make_interval(0, 0, 0, log_keep_days)
-        ended = text("SELECT id FROM operations WHERE finished_at < clock_timestamp() - make_interval(days => :days)")
-        ids = list(await session.scalars(ended, {"days": log_keep_days}))
-        if ids:
-            await session.execute(
-                delete(OperationLine).where(OperationLine.operation_id.in_(ids), OperationLine.at < old_lines)
-            )
-        await session.execute(
-            delete(OperationEvent).where(OperationEvent.at < now - func.make_interval(0, 0, 0, KEEP_EVENTS_DAYS))
-        )
+        old = func.clock_timestamp() - func.make_interval(0, 0, 0, KEEP_EVENTS_DAYS)
+        await session.execute(delete(OperationEvent).where(OperationEvent.at < old))
+    async with sessions.begin() as session:
         await idempotency.purge(session)

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 UNDO_S: Final = 600.0
 """How long taking back may go on past the operation's deadline."""
 
+MAX_MESSAGE: Final = 2_000
+
 ADVICE: Final = {
     "server_unreachable": "Check that the server is up and reachable, then retry.",
     "connection_lost": "Check the server and the network, then retry.",
@@ -67,8 +69,13 @@ def explain(error: BaseException, step: str | None) -> Failure:
     if not isinstance(error, AlfaCloudError):
         return Failure("internal", f"An unexpected {type(error).__name__}. {ADVICE['internal']}", step)
     code = error.step_code if isinstance(error, StepFailedError) else error.code
-    advice = ADVICE.get(code, "")
-    return Failure(code, f"{error.detail} {advice}".strip(), step)
+    return Failure(code, f"{printable(error.detail)} {ADVICE.get(code, '')}".strip(), step)
+
+
+def printable(text: str) -> str:
+    """Text of a server that can be stored and shown: no control characters, and not too long."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shown if len(shown) <= MAX_MESSAGE else shown[:MAX_MESSAGE] + " [truncated]"
 
 
 class Runner:
@@ -77,6 +84,7 @@ class Runner:
     Args:
         record_failure: stores a failure before anything is taken back, so that a worker that takes over in the middle
             of it goes on taking back.
+        touched: the position of the last step that an earlier attempt has begun; -1 where there was none.
         reach: told of each phase of each step; a failpoint of a test.
     """
 
@@ -89,6 +97,7 @@ class Runner:
         *,
         retry_delays_s: Sequence[float],
         record_failure: Callable[[Failure], Awaitable[None]],
+        touched: int = -1,
         reach: Callable[[Step, Phase], None] = lambda *_: None,
     ) -> None:
         self._playbook = playbook
@@ -97,6 +106,7 @@ class Runner:
         self._lease = lease
         self._retry_delays_s = retry_delays_s
         self._record_failure = record_failure
+        self._touched = touched
         self._reach = reach
 
     async def run(self, remaining_s: float) -> Failure | None:
@@ -113,7 +123,8 @@ class Runner:
         except LeaseLostError:
             raise
         except CancelRequested:
-            failure = Failure(CANCELLED, "Cancelled; what was done has been taken back.", step)
+            taken_back = "; what was done has been taken back" if self._playbook.undo_on_failure else ""
+            failure = Failure(CANCELLED, f"Cancelled{taken_back}.", step)
         except Exception as error:
             if not isinstance(error, AlfaCloudError | TimeoutError):
                 log.exception("step_failed_unexpectedly", step=step)
@@ -123,19 +134,26 @@ class Runner:
         await self._journal.note(failure.message)
         await self._journal.step(position, StepState.FAILED, None, self._progress(position))
         await self._record_failure(failure)
-        await self.undo(position)
+        self._touched = max(self._touched, position)
+        await self.undo(step)
         return failure
 
-    async def undo(self, position: int) -> None:
-        """Take back the steps up to a position, last first; what can't be is said in the log."""
+    async def undo(self, failed: str | None) -> None:
+        """Take back every step that was begun in any attempt, last first; what can't be is said in the log.
+
+        Args:
+            failed: the title of the step that failed; it stays `failed`, the others are `undone`.
+        """
         if not self._playbook.undo_on_failure:
             return
-        async with asyncio.timeout(UNDO_S):
-            for place in range(position, -1, -1):
-                step = self._playbook.steps[place]
-                if type(step).undo is Step.undo:
-                    continue
-                await self._undo_step(place, step, failed=place == position)
+        try:
+            async with asyncio.timeout(UNDO_S):
+                for place in range(self._touched, -1, -1):
+                    step = self._playbook.steps[place]
+                    if type(step).undo is not Step.undo:
+                        await self._undo_step(place, step, failed=str(step) == failed)
+        except TimeoutError:
+            await self._journal.warn(f"Taking back took longer than {UNDO_S:g} s; something may be left on the server.")
 
     async def _undo_step(self, place: int, step: Step, *, failed: bool) -> None:
         title = f"Take back: {step}"

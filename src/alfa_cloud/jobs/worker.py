@@ -1,7 +1,7 @@
 """The worker process: an arq worker that starts operations, and what lives beside it.
 
-arq only starts an operation; the operation runs in a task of its own, so that an outage of Redis, which ends arq's
-loop, leaves the operations that run alone.
+arq's job ends with the claim; the operation runs in a task of its own. So an outage of Redis, which ends arq's loop,
+leaves the operations that run alone, and what arq remembers of a dead worker's job is soon forgotten.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from alfa_cloud.vault import Vault
 
 log = structlog.get_logger()
 
-JOB_TIMEOUT_S: Final = 7 * 24 * 3600
-"""Finite, as arq wants it; an operation's own deadline comes long before."""
+JOB_TIMEOUT_S: Final = 20
+"""A job only claims and starts: where its worker dies before the claim, arq holds its id back this long and 10 s."""
 RESTART_S: Final = 1.0
 STOP_S: Final = 20.0
 
@@ -57,16 +57,19 @@ class Operations:
         self._slots = slots
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
 
-    async def run(self, operation_id: UUID) -> None:
-        """Run an operation to its end; a cancelled caller leaves it running."""
-        task = self._tasks.get(operation_id)
-        if task is None:
-            if len(self._tasks) >= self._slots:
-                return
-            task = asyncio.create_task(run_operation(self._engine, operation_id), name=f"run {operation_id}")
-            self._tasks[operation_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(operation_id, None))
-        await asyncio.shield(task)
+    async def start(self, operation_id: UUID) -> None:
+        """Claim an operation and let it run; nothing where it cannot start now, or where all slots are taken."""
+        if operation_id in self._tasks or len(self._tasks) >= self._slots:
+            return
+        claimed = asyncio.Event()
+        task = asyncio.create_task(run_operation(self._engine, operation_id, claimed), name=f"run {operation_id}")
+        self._tasks[operation_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(operation_id, None))
+        waiting = asyncio.create_task(claimed.wait())
+        try:
+            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     async def stop(self) -> None:
         """Give every lease back; what runs detached on a server goes on there."""
@@ -86,7 +89,7 @@ async def start_operation(ctx: dict[str, Any], operation_id: Any) -> None:
         log.warning("forged_job_ignored", job_id=ctx.get("job_id"))
         return
     operations: Operations = ctx["operations"]
-    await operations.run(known)
+    await operations.start(known)
 
 
 async def main(settings: Settings) -> None:
@@ -227,7 +230,7 @@ async def _poll_at_the_bell(worker: ArqWorker, pool: ArqRedis) -> None:
 
 
 async def _close(worker: ArqWorker) -> None:
-    """End arq's own tasks; the operations they wait for are shielded."""
+    """End arq's own tasks; the operations that they started go on."""
     if worker.main_task is not None:
         worker.main_task.cancel()
         await asyncio.gather(worker.main_task, return_exceptions=True)

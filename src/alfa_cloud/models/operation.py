@@ -25,6 +25,11 @@ class Operation(Base):
         Index("ix_operations_unfinished_client_id", "client_id", "id", postgresql_where=text(UNFINISHED)),
         Index("ix_operations_unfinished_server_id", "server_id", "id", postgresql_where=text(UNFINISHED)),
         Index("ix_operations_client_id_id", "client_id", "id"),
+        Index("ix_operations_created_at", text("created_at DESC NULLS LAST"), "id"),
+        Index("ix_operations_finished_at", "finished_at"),
+        Index(
+            "ix_operations_preparations", "server_id", "created_at", postgresql_where=text("kind = 'prepare_server'")
+        ),
         Index("ix_operations_kind_id", "kind", "id"),
     )
 

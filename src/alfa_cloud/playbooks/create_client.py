@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from alfa_cloud.playbooks.playbook import Playbook, Step
 from alfa_cloud.playbooks.steps.client import (
-    EnsureCertificate,
     EnsureCloudSettings,
     EnsureComposeFile,
     EnsureContainer,
     EnsureDatabase,
     EnsureFolder,
-    EnsureVirtualHost,
     Migrate,
     SetOwner,
-    WaitAnswering,
     WaitHealthy,
 )
-from alfa_cloud.playbooks.steps.server import CheckPlace
+from alfa_cloud.playbooks.steps.server import CheckOwnership, CheckPlace
+from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsureVirtualHost, WaitAnswering
 from alfa_cloud.remote import compose
 from alfa_cloud.specs import ClientSecrets, ClientSpec, Tls
 
@@ -40,7 +38,7 @@ def create_client(
         WaitHealthy(spec),
         Migrate(spec),
         *([SetOwner(spec, secrets.owner_password)] if secrets.owner_password else []),
-        EnsureCloudSettings(spec, settings),
+        EnsureCloudSettings(spec, secrets.database_password, settings),
         *web_steps(spec, certbot_email, certbot_server),
     ]
     return Playbook(steps)
@@ -61,13 +59,16 @@ def update_client(
     *,
     certbot_email: str,
     certbot_server: str,
+    new_owner: bool = False,
 ) -> Playbook:
     """What was changed of a client is on its server; a failed step leaves the earlier ones, and can be retried."""
     steps: list[Step] = [
+        CheckOwnership(spec),
         EnsureComposeFile(spec, secrets),
         EnsureContainer(spec, compose.label_of(compose.render(spec, secrets))),
         WaitHealthy(spec),
-        EnsureCloudSettings(spec, settings),
+        *([SetOwner(spec, secrets.owner_password)] if new_owner and secrets.owner_password else []),
+        EnsureCloudSettings(spec, secrets.database_password, settings),
         *web_steps(spec, certbot_email, certbot_server),
     ]
     return Playbook(steps, undo_on_failure=False)

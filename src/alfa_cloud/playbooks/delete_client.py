@@ -5,21 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alfa_cloud.playbooks.playbook import Playbook, Step
-from alfa_cloud.playbooks.steps.client import (
-    EnsureContainer,
-    EnsureDatabase,
-    EnsureFolder,
-    EnsureVirtualHost,
-    has_certificate,
-)
-from alfa_cloud.remote import certbot, docker, files
+from alfa_cloud.playbooks.steps.client import EnsureContainer, EnsureDatabase, EnsureFolder
+from alfa_cloud.playbooks.steps.ownership import Folder, find_container, find_folder, has_tenant, has_vhost, sparing
+from alfa_cloud.playbooks.steps.web import EnsureVirtualHost, has_certificate
+from alfa_cloud.remote import certbot, files
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import ClientSecrets, ClientSpec
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveVirtualHost(Step):
-    """nginx does not know the client."""
+    """nginx does not know the client; a file that is not this client's stays, as everything below does."""
 
     spec: ClientSpec
 
@@ -27,8 +23,9 @@ class RemoveVirtualHost(Step):
         return f"Remove the virtual host {self.spec.domain}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        path = self.spec.layout.vhost_path(self.spec.name)
-        return not (await host.run(files.test_path(path), check=False)).ok
+        async with sparing(host):
+            return not await has_vhost(host, self.spec)
+        return True
 
     async def apply(self, host: Host) -> None:
         await EnsureVirtualHost(self.spec).undo(host)
@@ -36,7 +33,7 @@ class RemoveVirtualHost(Step):
 
 @dataclass(frozen=True, slots=True)
 class RemoveCertificate(Step):
-    """The client's certificate is not on the server."""
+    """The certificate of the client's domain is not on the server, where this service had it made."""
 
     spec: ClientSpec
 
@@ -44,10 +41,12 @@ class RemoveCertificate(Step):
         return f"Remove the certificate of {self.spec.domain}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return not await has_certificate(host, self.spec)
+        return not (await host.run(files.test_path(certbot.mark_path(self.spec)), check=False)).ok
 
     async def apply(self, host: Host) -> None:
-        await host.run(certbot.delete(self.spec))
+        if await has_certificate(host, self.spec):
+            await host.run(certbot.delete(self.spec))
+        await host.run(files.remove_file(certbot.mark_path(self.spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,9 @@ class RemoveContainer(Step):
         return f"Remove the container {self.spec.container}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return not (await host.run(docker.inspect_container(self.spec.container), check=False)).ok
+        async with sparing(host):
+            return await find_container(host, self.spec) is None
+        return True
 
     async def apply(self, host: Host) -> None:
         await EnsureContainer(self.spec, "").undo(host)
@@ -77,7 +78,9 @@ class RemoveDatabase(Step):
         return f"Remove the database {self.spec.database}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return await EnsureDatabase(self.spec, self.secrets.database_password).is_absent(host)
+        async with sparing(host):
+            return not await has_tenant(host, self.spec)
+        return True
 
     async def apply(self, host: Host) -> None:
         await EnsureDatabase(self.spec, self.secrets.database_password).undo(host)
@@ -93,14 +96,16 @@ class RemoveFolder(Step):
         return f"Remove the folder {self.spec.directory}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return not (await host.run(files.test_path(self.spec.directory), check=False)).ok
+        async with sparing(host):
+            return await find_folder(host, self.spec) is Folder.ABSENT
+        return True
 
     async def apply(self, host: Host) -> None:
         await EnsureFolder(self.spec).undo(host)
 
 
 def delete_unborn_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
-    """Whatever a failed creation may have left is gone from the server."""
+    """Whatever a failed creation may have left is gone from the server; what is not this client's stays."""
     steps: list[Step] = [
         RemoveVirtualHost(spec),
         RemoveCertificate(spec),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from alfa_cloud.remote import docker
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import ClientSpec, Secret
@@ -27,3 +29,14 @@ def set_owner_password(spec: ClientSpec, password: Secret) -> Command:
     return docker.execute(
         spec.container, argv, stdin=password.reveal().encode() + b"\n", timeout_s=120, detached="owner_password"
     )
+
+
+def parse_settings(text: str) -> dict[str, str | None]:
+    """The JSON object that a database's `read_settings` printed; empty where it is none, for the client made it."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    return {name: setting if setting is None else str(setting) for name, setting in value.items()}

@@ -1,9 +1,20 @@
-"""Certificates by certbot, proven over HTTP in a folder that nginx serves."""
+"""Certificates by certbot, proven over HTTP in a folder that nginx serves; each is named by its domain."""
 
 from __future__ import annotations
 
+from typing import Final
+
+from alfa_cloud.remote import files
 from alfa_cloud.remote.command import Command
-from alfa_cloud.specs import ClientSpec
+from alfa_cloud.specs import ClientSpec, Layout
+
+RUN: Final = "certificate"
+"""The name of certbot's detached run in an operation."""
+WAIT_S: Final = 900
+"""How long a run waits for others: certbot itself refuses to run twice at a time on one server."""
+RUN_S: Final = 300
+BUSY: Final = 75
+"""The others took longer than that (EX_TEMPFAIL of sysexits.h)."""
 
 
 def version() -> Command:
@@ -18,13 +29,13 @@ def obtain(spec: ClientSpec, *, email: str, server: str) -> Command:
     argv = (
         "certbot", "certonly", "--non-interactive", "--agree-tos", "--webroot",
         f"--webroot-path={spec.layout.certbot_webroot}", f"--domain={spec.domain}", f"--cert-name={spec.certificate}",
-        "--keep-until-expiring", *account, *directory,
+        "--keep-until-expiring", "--deploy-hook=nginx -s reload", *account, *directory,
     )  # fmt: skip
-    return Command(argv, sudo=True, timeout_s=300, detached="certificate")
+    return Command(_alone(spec.layout, argv), sudo=True, timeout_s=WAIT_S + RUN_S + 30, detached=RUN)
 
 
 def is_there(spec: ClientSpec) -> Command:
-    """Exit status 0 where the client's certificate is on the server."""
+    """Exit status 0 where a certificate for the client's domain is on the server."""
     return Command(
         ("test", "-s", f"{spec.layout.certificates_dir}/{spec.certificate}/fullchain.pem"), sudo=True, log=False
     )
@@ -32,6 +43,21 @@ def is_there(spec: ClientSpec) -> Command:
 
 def delete(spec: ClientSpec) -> Command:
     """The certificate is gone; fails where there is none."""
-    return Command(
-        ("certbot", "delete", "--non-interactive", f"--cert-name={spec.certificate}"), sudo=True, timeout_s=120
-    )
+    argv = ("certbot", "delete", "--non-interactive", f"--cert-name={spec.certificate}")
+    return Command(_alone(spec.layout, argv), sudo=True, timeout_s=WAIT_S + RUN_S + 30)
+
+
+def mark_path(spec: ClientSpec) -> str:
+    """The file that says that this service had the domain's certificate made; others are never deleted."""
+    return f"{spec.layout.root}/certificates/{spec.certificate}"
+
+
+def write_mark(spec: ClientSpec) -> tuple[Command, Command]:
+    """That file is there."""
+    folder = files.ensure_folder(f"{spec.layout.root}/certificates", mode="0700")
+    return folder, files.write_file(mark_path(spec), f"{spec.uid}\n".encode(), mode="0600")
+
+
+def _alone(layout: Layout, argv: tuple[str, ...]) -> tuple[str, ...]:
+    lock = ("flock", f"--wait={WAIT_S}", f"--conflict-exit-code={BUSY}", f"{layout.root}/certbot.lock")
+    return (*lock, "timeout", f"{RUN_S}", *argv)

@@ -22,7 +22,6 @@ class Command:
         log: whether the program's output goes to the operation's journal.
         detached: a name, where the program must outlive the connection: within one operation,
             one name is started once, however often it is asked for.
-        cwd: the folder to run in.
     """
 
     argv: tuple[str, ...]
@@ -31,7 +30,6 @@ class Command:
     timeout_s: float = 60
     log: bool = True
     detached: str | None = None
-    cwd: str | None = None
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -49,8 +47,6 @@ class Command:
     def bounded_argv(self) -> tuple[str, ...]:
         """The arguments with `timeout(1)` and `sudo` before them."""
         argv = self.argv
-        if self.cwd is not None:
-            argv = ("env", f"--chdir={self.cwd}", *argv)
         argv = ("timeout", f"--kill-after={KILL_AFTER_S}", f"{self.timeout_s:g}", *argv)
         return ("sudo", "-n", "--", *argv) if self.sudo else argv
 

@@ -14,6 +14,8 @@ CONNECTIONS: Final = {DatabaseEngine.MARIADB: ("mysql", 3306), DatabaseEngine.PO
 """Laravel's names of the database systems, and their ports."""
 
 SERVICE: Final = "app-a"
+LABEL_CLIENT: Final = "alfa.client"
+"""On a container: the uid of the client that it belongs to."""
 
 
 def environment(spec: ClientSpec, secrets: ClientSecrets) -> dict[str, str]:
@@ -52,7 +54,7 @@ def render(spec: ClientSpec, secrets: ClientSecrets) -> bytes:
         "pids_limit": spec.app.pids,
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
-    service["labels"] = {docker.LABEL_SPEC: fingerprint(service), "alfa.client": spec.uid}
+    service["labels"] = {docker.LABEL_SPEC: fingerprint(service), LABEL_CLIENT: spec.uid}
     document = {
         "services": {SERVICE: service},
         "networks": {spec.layout.docker_network: {"external": True}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +72,6 @@ def inspect_container(name: str) -> Command:
     return Command(("docker", "container", "inspect", "--", name), sudo=True, timeout_s=20, log=False)
 
 
-def list_containers() -> Command:
-    """Print every container, one JSON object on a line."""
-    argv = ("docker", "container", "ls", "--all", "--no-trunc", "--format", "{{json .}}")
-    return Command(argv, sudo=True, timeout_s=20, log=False)
-
-
 def remove_container(name: str) -> Command:
     """The container is gone, running or not."""
     return Command(("docker", "container", "rm", "--force", "--", name), sudo=True, timeout_s=60)
@@ -133,7 +128,12 @@ def parse_images(text: str, repository: str) -> list[Image]:
                     created_at=item.get("Created", ""),
                 )
             )
-    return sorted(found, key=lambda image: (image.created_at, image.tag), reverse=True)
+    return newest_first(found)
+
+
+def newest_first(images: Iterable[Image]) -> list[Image]:
+    """Images by age, those of one moment by name."""
+    return sorted(images, key=lambda image: (image.created_at, image.tag), reverse=True)
 
 
 def branch_of(tag: str) -> str:

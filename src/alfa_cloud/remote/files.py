@@ -80,11 +80,6 @@ def remove_file(path: str) -> Command:
     return Command(("rm", "--force", "--", path, f"{path}.previous"), sudo=True)
 
 
-def restore_file(path: str) -> Command:
-    """The former version of a file is back."""
-    return Command(("mv", "--force", "--", f"{path}.previous", path), sudo=True)
-
-
 def remove_client_folder(root: str, path: str, uid: str) -> Command:
     """A client's folder is gone; exit status 3 and nothing touched where it is not this client's."""
     return Command(("sh", "-c", REMOVE, "alfa-remove", root, path, MARK, uid), sudo=True, timeout_s=600)

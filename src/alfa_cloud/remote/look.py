@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from alfa_cloud.remote import docker, requirements
 from alfa_cloud.remote.docker import Image
@@ -13,6 +14,9 @@ from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.requirements import Finding
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.specs import Address, DatabaseEngine, Layout, Stream, Tls
+
+IMAGES_AT_ONCE: Final = 20
+"""A description has up to some 20 KB, and a `Result` holds 1 MiB."""
 
 
 class NoSink:
@@ -49,9 +53,7 @@ class FirstLook:
     images: tuple[Image, ...]
 
 
-async def first_look(
-    pool: SshPool, address: Address, engine: DatabaseEngine, tls: Tls, repository: str
-) -> FirstLook:
+async def first_look(pool: SshPool, address: Address, engine: DatabaseEngine, tls: Tls, repository: str) -> FirstLook:
     """Log in, and look for all that a server needs.
 
     Raises:
@@ -73,9 +75,11 @@ async def list_images(host: Host, repository: str) -> list[Image]:
     """
     rows = docker.parse_lines((await host.run(docker.list_images(repository))).text)
     names = sorted({f"{row['Repository']}:{row['Tag']}" for row in rows if row.get("Tag") not in (None, "<none>")})
-    if not names:
-        return []
-    return docker.parse_images((await host.run(docker.inspect_images(names))).text, repository)
+    found: set[Image] = set()
+    for first in range(0, len(names), IMAGES_AT_ONCE):
+        text = (await host.run(docker.inspect_images(names[first : first + IMAGES_AT_ONCE]))).text
+        found.update(docker.parse_images(text, repository))
+    return docker.newest_first(found)
 
 
 async def busy_ports(host: Host) -> set[int]:

@@ -9,24 +9,62 @@ from ipaddress import ip_network
 from typing import Final
 
 from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.host import Result
 from alfa_cloud.specs import ClientSpec, Secret
+
+OPTIONS: Final = ("--batch", "--raw", "--skip-column-names", "--sandbox", "--default-character-set=utf8mb4")
+
+LOGGED_IN: Final = "logged in"
+
+LOCAL: Final = "localhost"
+"""Where this service logs in as the client, over the socket, which no container sees. The containers' address will not
+do: Docker masquerades what the server itself sends there."""
 
 CONFIG_PATH: Final = "/etc/mysql/mariadb.conf.d/90-alfa-cloud.cnf"
 """Debian's folder for an administrator's own settings, read last."""
 
 
-def mariadb(sql: str, *, database: str = "", log: bool = True, timeout_s: float = 60) -> Command:
+def mariadb(sql: str, *, log: bool = True, timeout_s: float = 60) -> Command:
     """Run SQL as `root` over the server's own socket; it stops at the first error.
 
     `--sandbox` forbids `\\!` and `system`, which the client would run from SQL that it reads.
     """
-    argv: tuple[str, ...] = (
-        "mariadb", "--no-defaults", "--batch", "--raw", "--skip-column-names", "--sandbox",
-        "--default-character-set=utf8mb4", "--user=root",
-    )  # fmt: skip
-    if database:
-        argv = (*argv, f"--database={database}")
+    argv = ("mariadb", "--no-defaults", *OPTIONS, "--user=root")
     return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
+
+
+def mariadb_as_client(spec: ClientSpec, sql: str, *, log: bool = True) -> Command:
+    """Run SQL with the client's own login, which is in its file: what the client made runs as the client."""
+    argv = (
+        "mariadb", f"--defaults-file={login_path(spec)}", *OPTIONS, "--protocol=socket", "--connect-timeout=15",
+        f"--database={spec.database}",
+    )  # fmt: skip
+    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=60)
+
+
+def login_path(spec: ClientSpec) -> str:
+    """The file with the client's login; only root can read it."""
+    return f"{spec.directory}/.my.cnf"
+
+
+def login_file(spec: ClientSpec, password: Secret) -> bytes:
+    """What that file says (MariaDB, "Configuring MariaDB with Option Files").
+
+    Raises:
+        ValueError: the password has a line end.
+    """
+    return f"[client]\nuser={_option(spec.database_user)}\npassword={_option(password.reveal())}\n".encode()
+
+
+def _option(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ValueError("a line of a file holds no line end")
+    return '"' + _plain(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def logged_in(result: Result) -> bool:
+    """Whether `read_settings` got as far as the table; the program has one exit status for all its errors."""
+    return result.ok or result.text.startswith(LOGGED_IN)
 
 
 def version() -> Command:
@@ -68,60 +106,86 @@ class Tenant:
     uid: str | None
     """The mark on the database; None where there is no database, empty where it bears none."""
     password: str | None
-    """The user's stored hash; None where there is no user."""
+    """The user's stored hash, for the containers' network; None where there is no user."""
     granted: bool
+    local_password: str | None
+    """The same for the server itself."""
+    local_granted: bool
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing of the client is there."""
+        return self.uid is None and self.password is None and self.local_password is None
+
+    def holds(self, password: Secret) -> bool:
+        """Whether all is there, with this password."""
+        stored = native_hash(password)
+        granted = self.uid is not None and self.granted and self.local_granted
+        return granted and self.password == stored and self.local_password == stored
 
 
 def inspect_tenant(spec: ClientSpec) -> Command:
     """Print what is there of a client, as JSON."""
-    _, host, schema = _names(spec)
+    host = host_pattern(spec.layout.docker_subnet)
     return mariadb(
         f"""SELECT JSON_OBJECT(
             'uid', (SELECT schema_comment FROM information_schema.schemata WHERE schema_name = '{spec.database}'),
-            'password', (SELECT authentication_string FROM mysql.user
-                          WHERE user = '{spec.database_user}' AND host = '{host}'),
-            'granted', EXISTS (SELECT 1 FROM mysql.db WHERE user = '{spec.database_user}' AND host = '{host}'
-                                AND db = '{schema}' AND create_priv = 'Y'));""",
+            'password', {_stored(spec, host)}, 'granted', {_granted(spec, host)},
+            'local_password', {_stored(spec, LOCAL)}, 'local_granted', {_granted(spec, LOCAL)});""",
         log=False,
+    )
+
+
+def _stored(spec: ClientSpec, host: str) -> str:
+    return f"(SELECT authentication_string FROM mysql.user WHERE user = '{spec.database_user}' AND host = '{host}')"
+
+
+def _granted(spec: ClientSpec, host: str) -> str:
+    schema = spec.database.replace("_", r"\\_")
+    return (
+        f"EXISTS (SELECT 1 FROM mysql.db WHERE user = '{spec.database_user}' AND host = '{host}' "
+        f"AND db = '{schema}' AND create_priv = 'Y')"
     )
 
 
 def parse_tenant(text: str) -> Tenant:
     """The answer of `inspect_tenant`."""
     raw = json.loads(text)
-    return Tenant(raw["uid"], raw["password"], bool(raw["granted"]))
+    local = raw["local_password"], bool(raw["local_granted"])
+    return Tenant(raw["uid"], raw["password"], bool(raw["granted"]), *local)
 
 
-def _names(spec: ClientSpec) -> tuple[str, str, str]:
-    """User, host and the database's name as a pattern of GRANT; all are ours, of `[a-z0-9_./]`."""
-    host = host_pattern(spec.layout.docker_subnet)
-    return f"'{spec.database_user}'@'{host}'", host, spec.database.replace("_", r"\\_")
+def _users(spec: ClientSpec) -> tuple[str, str]:
+    """The client's user for the containers' network and for the server itself; all is ours, of `[a-z0-9_./]`."""
+    return (
+        f"'{spec.database_user}'@'{host_pattern(spec.layout.docker_subnet)}'",
+        f"'{spec.database_user}'@'{LOCAL}'",
+    )
 
 
 def create_tenant(spec: ClientSpec, password: Secret) -> Command:
     """The client's database, with its mark, and its user are there."""
-    user, _, _ = _names(spec)
-    pattern = spec.database.replace("_", r"\_")
+    users, pattern = _users(spec), spec.database.replace("_", r"\_")
+    named = ", ".join(f"{user} IDENTIFIED BY PASSWORD '{native_hash(password)}'" for user in users)
     return mariadb(
         f"""CREATE DATABASE IF NOT EXISTS {quote_ident(spec.database)}
             CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci COMMENT '{spec.uid}';
-        CREATE USER IF NOT EXISTS {user} IDENTIFIED BY PASSWORD '{native_hash(password)}';
-        ALTER USER {user} IDENTIFIED BY PASSWORD '{native_hash(password)}';
-        GRANT ALL PRIVILEGES ON {quote_ident(pattern)}.* TO {user};"""
+        CREATE USER IF NOT EXISTS {named};
+        ALTER USER {named};
+        GRANT ALL PRIVILEGES ON {quote_ident(pattern)}.* TO {", ".join(users)};"""
     )
 
 
 def drop_tenant(spec: ClientSpec) -> Command:
     """The client's database and user are gone; look first whether they are this client's."""
-    user, _, _ = _names(spec)
-    return mariadb(f"DROP DATABASE IF EXISTS {quote_ident(spec.database)};\nDROP USER IF EXISTS {user};", timeout_s=300)
+    drop = f"DROP DATABASE IF EXISTS {quote_ident(spec.database)};\nDROP USER IF EXISTS {', '.join(_users(spec))};"
+    return mariadb(drop, timeout_s=300)
 
 
 def read_settings(spec: ClientSpec) -> Command:
-    """Print `cloud_settings` as a JSON object; fails where the table is not there."""
-    return mariadb(
-        "SELECT COALESCE(JSON_OBJECTAGG(name, value), '{}') FROM cloud_settings;", database=spec.database, log=False
-    )
+    """Print a line, then `cloud_settings` as a JSON object; fails after the line where the table is not there."""
+    sql = f"SELECT '{LOGGED_IN}';\nSELECT COALESCE(JSON_OBJECTAGG(name, value), '{{}}') FROM cloud_settings;"
+    return mariadb_as_client(spec, sql, log=False)
 
 
 def write_settings(spec: ClientSpec, values: dict[str, str | None]) -> Command:
@@ -130,10 +194,10 @@ def write_settings(spec: ClientSpec, values: dict[str, str | None]) -> Command:
         f"({quote_literal(name)}, {'NULL' if value is None else quote_literal(value)})"
         for name, value in values.items()
     )
-    return mariadb(
+    return mariadb_as_client(
+        spec,
         f"""CREATE TABLE IF NOT EXISTS cloud_settings (name varchar(64) PRIMARY KEY, value text);
         INSERT INTO cloud_settings (name, value) VALUES {rows} ON DUPLICATE KEY UPDATE value = VALUES(value);""",
-        database=spec.database,
     )
 
 

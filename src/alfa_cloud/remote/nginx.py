@@ -14,45 +14,104 @@ from alfa_cloud.specs import ClientSpec, Layout
 HEALTH_PATH: Final = "/.alfa/health"
 """Goes to the app's health path, and no page covers it."""
 
-# Tests the configuration as a whole; a new file that breaks it is taken back, so nginx never has a bad one on disk.
-# Exit status 4: it was broken before, by somebody else's file.
-INSTALL: Final = """
+# All scripts hold back SIGPIPE: a killed worker closes the pipe they print to, and what follows must be done all the
+# same. The content is read before the lock is taken. `$path.previous` lies there while a new file is tried (empty,
+# where there was none before): an install that was cut off is taken back by the next one.
+SHARED: Final = """
 set -eu
-path=$1 lock=$2 loaded=$3 digest=$4 size=$5
-exec 9>>"$lock"
-flock -w 60 9
-if ! before=$(nginx -t 2>&1); then printf '%s\\n' "$before" >&2; exit 4; fi
+trap '' PIPE
+path=$1 lock=$2 mark=$3
+say() { printf '%s\\n' "$1" >&2 || :; }
+ours() {
+  [ ! -L "$path" ] || return 1
+  [ ! -e "$path" ] || [ "$(head -n 1 -- "$path")" = "$mark" ]
+}
+hold_lock() {
+  exec 9>>"$lock"
+  flock -w 60 9 || { say "nginx's configuration is held by another change ($lock)"; exit 75; }
+}
+reload() {
+  found=$(nginx -s reload 2>&1) || { say "$found"; exit 7; }
+  rm -f -- "$lock.owed"
+}
+"""
+
+# Tests the configuration as a whole; a new file that breaks it is taken back, so nginx never has a bad one on disk.
+INSTALL: Final = (
+    SHARED
+    + """
+loaded=$4 digest=$5 size=$6
+back() {
+  if [ -s "$path.previous" ]; then mv -f -- "$path.previous" "$path"
+  else rm -f -- "$path"; rm -f -- "$path.previous"; fi
+}
 new=$(mktemp -- "$path.XXXXXX.new")
 trap 'rm -f -- "$new"' EXIT
 cat >"$new"
-[ "$(wc -c <"$new")" -eq "$size" ] || { echo "$path: the content did not arrive whole" >&2; exit 74; }
+[ "$(wc -c <"$new")" -eq "$size" ] || { say "$path: the content did not arrive whole"; exit 74; }
 chmod 0644 -- "$new"
 sync -- "$new"
+hold_lock
+ours || exit 6
+if ! found=$(nginx -t 2>&1); then
+  [ -e "$path.previous" ] || { say "$found"; exit 4; }
+  back
+  found=$(nginx -t 2>&1) || { say "$found"; exit 4; }
+fi
 rm -f -- "$path.previous"
-[ ! -f "$path" ] || ln -- "$path" "$path.previous"
+if [ -e "$path" ]; then ln -- "$path" "$path.previous"; else : >"$path.previous"; fi
 mv -f -- "$new" "$path"
 trap - EXIT
-if ! after=$(nginx -t 2>&1); then
-  printf '%s\\n' "$after" >&2
-  if [ -f "$path.previous" ]; then mv -f -- "$path.previous" "$path"; else rm -f -- "$path"; fi
+if ! found=$(nginx -t 2>&1); then
+  back
+  say "$found"
   exit 5
 fi
-nginx -s reload
+rm -f -- "$path.previous" "$path.gone"
+reload
 printf %s "$digest" >"$loaded"
 """
+)
 
-REMOVE: Final = """
-set -eu
-path=$1 lock=$2
-exec 9>>"$lock"
-flock -w 60 9
-[ -e "$path" ] || [ -e "$path.previous" ] || exit 0
-rm -f -- "$path" "$path.previous"
-nginx -t 2>&1 && nginx -s reload
+# `$path.gone` is the file while the rest is tested without it; where that is bad, it comes back. `$lock.owed` lies
+# there from a removal until nginx was told, whichever client's change tells it.
+REMOVE: Final = (
+    SHARED
+    + """
+hold_lock
+ours || exit 6
+rm -f -- "$path".??????.new
+if [ -e "$path" ] || [ -e "$path.previous" ] || [ -e "$path.gone" ]; then
+  [ ! -e "$path" ] || mv -f -- "$path" "$path.gone"
+  if ! found=$(nginx -t 2>&1); then
+    [ ! -e "$path.gone" ] || mv -f -- "$path.gone" "$path"
+    say "$found"
+    exit 4
+  fi
+  : >"$lock.owed"
+  rm -f -- "$path.previous" "$path.gone"
+fi
+[ ! -e "$lock.owed" ] || reload
 """
+)
+
+LOOK: Final = (
+    SHARED
+    + """
+ours || exit 6
+[ -e "$path" ] || [ -e "$path.previous" ] || [ -e "$path.gone" ] || [ -e "$lock.owed" ] || exit 8
+"""
+)
 
 BROKEN_BEFORE: Final = 4
+"""nginx refuses its configuration because of somebody else's file; nothing was changed."""
 REFUSED: Final = 5
+"""nginx refuses the new file; the former one is back."""
+NOT_OURS: Final = 6
+"""The file is not this client's; it was left alone."""
+NOT_RELOADED: Final = 7
+"""The file is as it should be, and nginx could not be told."""
+ABSENT: Final = 8
 
 
 def version() -> Command:
@@ -65,15 +124,29 @@ def test() -> Command:
     return Command(("nginx", "-t"), sudo=True, timeout_s=30)
 
 
-def install_vhost(layout: Layout, path: str, content: bytes, loaded: str) -> Command:
-    """The virtual host is in force, and the file `loaded` bears its digest; or the former one is (status 4 or 5)."""
-    argv = ("sh", "-c", INSTALL, "alfa-vhost", path, lock_path(layout), loaded, digest(content), str(len(content)))
+def install_vhost(spec: ClientSpec, path: str, content: bytes, loaded: str) -> Command:
+    """The virtual host is in force, and the file `loaded` bears its digest; or the former one is (status 4 to 6)."""
+    argv = (*_script(INSTALL, spec, path), loaded, digest(content), str(len(content)))
     return Command(argv, stdin=content, sudo=True, timeout_s=120)
 
 
-def remove_vhost(layout: Layout, path: str) -> Command:
-    """The virtual host is gone and nginx knows."""
-    return Command(("sh", "-c", REMOVE, "alfa-vhost-remove", path, lock_path(layout)), sudo=True, timeout_s=120)
+def remove_vhost(spec: ClientSpec, path: str) -> Command:
+    """The virtual host is gone and nginx knows; or it is there as before (status 4 and 6)."""
+    return Command(_script(REMOVE, spec, path), sudo=True, timeout_s=120)
+
+
+def look_vhost(spec: ClientSpec, path: str) -> Command:
+    """Exit status 0 where something of this client's is at the path, `ABSENT` or `NOT_OURS` where not."""
+    return Command(_script(LOOK, spec, path), sudo=True, log=False, timeout_s=30)
+
+
+def mark(spec: ClientSpec) -> str:
+    """The first line of a client's virtual host."""
+    return f"# alfa-cloud: client {spec.name} {spec.uid}"
+
+
+def _script(script: str, spec: ClientSpec, path: str) -> tuple[str, ...]:
+    return ("sh", "-c", script, "alfa-vhost", path, lock_path(spec.layout), mark(spec))
 
 
 def digest(content: bytes) -> str:
@@ -89,7 +162,9 @@ def lock_path(layout: Layout) -> str:
 def render_vhost(spec: ClientSpec, *, secure: bool) -> bytes:
     """The virtual host of a client; `secure` where its certificate is there."""
     template = _environment().from_string(_source("vhost.conf.j2"))
-    return template.render(spec=spec, layout=spec.layout, secure=secure, health_path=HEALTH_PATH).encode()
+    return template.render(
+        spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH
+    ).encode()
 
 
 def render_page(name: str) -> bytes:

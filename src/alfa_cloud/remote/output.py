@@ -17,6 +17,7 @@ LINE_BYTES: Final = 8192
 """What a line may have in UTF-8, the mark of truncation included."""
 TRUNCATED: Final = " [truncated]"
 MASK: Final = b"***"
+PLAIN_CHARACTERS: Final = 500
 MIN_SECRET: Final = 6
 """A shorter secret would mask half of every text."""
 RAW_LINE_BYTES: Final = 65536
@@ -155,6 +156,11 @@ class OutputPipeline:
         shown = CONTROLS.sub("", text)
         # A colour in the middle of a secret hid it from the first look.
         return shown if len(shown) == len(text) else self._masker.mask_text(shown)
+
+
+def plain_text(data: bytes) -> str:
+    """What a program printed as one line of at most 500 characters, without control characters; not masked."""
+    return " ".join(CONTROLS.sub("", data[:RAW_LINE_BYTES].decode("utf-8", "replace")).split())[:PLAIN_CHARACTERS]
 
 
 def _cut(line: str, *, always: bool = False) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.host import Result
 from alfa_cloud.specs import ClientSpec, Secret
 
 CLIENTS: Final = "alfa_clients"
@@ -19,15 +20,22 @@ CLIENTS: Final = "alfa_clients"
 ITERATIONS: Final = 4096
 """PostgreSQL's own number for SCRAM-SHA-256 (scram_iterations)."""
 
+PORT: Final = 5432
+
+EVERY_ADDRESS: Final = frozenset({"*", "0.0.0.0"})  # noqa: S104  compared, not bound
+
+SCRIPT_ERROR: Final = 3
+"""psql(1), EXIT STATUS: an error in the SQL under ON_ERROR_STOP; a connection that fails or ends is 2."""
+
 HBA_MARK: Final = "# alfa-cloud"
 
-# Puts one line at the top of pg_hba.conf, where the first match decides; all else stays as it is.
+# Puts our lines at the top of pg_hba.conf, where the first match decides; all else stays as it is.
 HBA_WRITE: Final = """
 set -eu
-file=$1 line=$2 mark=$3
+file=$1 lines=$2 mark=$3
 new=$(mktemp -- "$file.XXXXXX")
 trap 'rm -f -- "$new"' EXIT
-{ printf '%s\\n' "$line"; grep -vF -- "$mark" "$file" || true; } >"$new"
+{ printf '%s\\n' "$lines"; grep -vF -- "$mark" "$file" || true; } >"$new"
 chown --reference="$file" -- "$new"
 chmod --reference="$file" -- "$new"
 sync -- "$new"
@@ -48,6 +56,43 @@ def psql(sql: str, *, database: str = "postgres", log: bool = True, timeout_s: f
     return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
 
 
+def psql_as_client(spec: ClientSpec, sql: str, *, log: bool = True) -> Command:
+    """Run SQL with the client's own login, whose password is in its file: what the client made runs as the client.
+
+    What a role may set for its own sessions is set here again, where it could change how the SQL is read or stop it.
+    """
+    argv = (
+        "env", f"PGPASSFILE={login_path(spec)}", "PGCLIENTENCODING=UTF8", "PGCONNECT_TIMEOUT=15",
+        "PGOPTIONS=-c statement_timeout=30s -c default_transaction_read_only=off",
+        "psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password", "--set=ON_ERROR_STOP=1",
+        f"--host={spec.layout.database_host}", f"--port={spec.layout.database_port or PORT}",
+        f"--username={spec.database_user}", f"--dbname={spec.database}",
+    )  # fmt: skip
+    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=60)
+
+
+def login_path(spec: ClientSpec) -> str:
+    """The file with the client's password; only root can read it."""
+    return f"{spec.directory}/.pgpass"
+
+
+def login_file(spec: ClientSpec, password: Secret) -> bytes:
+    """What that file says (libpq, "The Password File").
+
+    Raises:
+        ValueError: the password has a line end.
+    """
+    user, word = (
+        _line(text).replace("\\", "\\\\").replace(":", "\\:") for text in (spec.database_user, password.reveal())
+    )
+    return f"*:*:*:{user}:{word}\n".encode()
+
+
+def logged_in(result: Result) -> bool:
+    """Whether a command of `psql_as_client` got as far as its SQL."""
+    return result.exit_status in (0, SCRIPT_ERROR)
+
+
 def version() -> Command:
     """Print the server's version; fails where it does not answer."""
     return psql("SHOW server_version;", log=False, timeout_s=20)
@@ -61,6 +106,12 @@ def quote_ident(name: str) -> str:
 def quote_literal(value: str) -> str:
     """A string for SQL text, whatever `standard_conforming_strings` says."""
     return " E'" + _plain(value).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        raise ValueError("a line of a file holds no line end")
+    return _plain(text)
 
 
 def _plain(text: str) -> str:
@@ -97,6 +148,8 @@ class Tenant:
     password: str | None
     owner: str | None
     """The database's owner; None where there is no database."""
+    open: bool | None
+    """Whether any role may connect to it; None where there is no database."""
 
 
 def inspect_tenant(spec: ClientSpec) -> Command:
@@ -108,7 +161,9 @@ def inspect_tenant(spec: ClientSpec) -> Command:
                           WHERE rolname = {role}),
             'password', (SELECT rolpassword FROM pg_authid WHERE rolname = {role}),
             'owner', (SELECT r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba
-                       WHERE d.datname = {database}));""",
+                       WHERE d.datname = {database}),
+            'open', (SELECT has_database_privilege('public', oid, 'CONNECT, TEMPORARY') FROM pg_database
+                      WHERE datname = {database}));""",
         log=False,
     )
 
@@ -144,11 +199,8 @@ def drop_tenant(spec: ClientSpec) -> Command:
 
 def read_settings(spec: ClientSpec) -> Command:
     """Print `cloud_settings` as a JSON object; fails where the table is not there."""
-    return psql(
-        "SELECT coalesce(json_object_agg(name, value), '{}'::json) FROM cloud_settings;",
-        database=spec.database,
-        log=False,
-    )
+    sql = "SELECT coalesce(json_object_agg(name, value), '{}'::json) FROM cloud_settings;"
+    return psql_as_client(spec, sql, log=False)
 
 
 def write_settings(spec: ClientSpec, values: dict[str, str | None]) -> Command:
@@ -157,20 +209,23 @@ def write_settings(spec: ClientSpec, values: dict[str, str | None]) -> Command:
         f"({quote_literal(name)}, {'NULL' if value is None else quote_literal(value)})"
         for name, value in values.items()
     )
-    return psql(
-        f"""SET ROLE {quote_ident(spec.database_user)};
-        BEGIN;
+    return psql_as_client(
+        spec,
+        f"""BEGIN;
         CREATE TABLE IF NOT EXISTS cloud_settings (name varchar(64) PRIMARY KEY, value text);
         INSERT INTO cloud_settings (name, value) VALUES {rows}
             ON CONFLICT (name) DO UPDATE SET value = excluded.value;
         COMMIT;""",
-        database=spec.database,
     )
 
 
-def hba_line(subnet: str) -> str:
-    """The line that lets the clients' roles in: from the containers' network, each to its own database only."""
-    return f"host sameuser +{CLIENTS} {subnet} scram-sha-256 {HBA_MARK}"
+def hba_lines(subnet: str) -> str:
+    """The lines that let the clients' roles in, each to its own database only.
+
+    They come from the containers' network; and from the server itself, where this service logs in as a client: Docker
+    masquerades what the server sends to the containers' address, so it comes from any of the server's own.
+    """
+    return "\n".join(f"host sameuser +{CLIENTS} {place} scram-sha-256 {HBA_MARK}" for place in (subnet, "samehost"))
 
 
 def inspect_listening() -> Command:
@@ -179,8 +234,9 @@ def inspect_listening() -> Command:
         f"""SELECT json_build_object(
             'listen', current_setting('listen_addresses'), 'hba_file', current_setting('hba_file'),
             'role', EXISTS (SELECT FROM pg_roles WHERE rolname = '{CLIENTS}'),
-            'rule', EXISTS (SELECT FROM pg_hba_file_rules WHERE '+{CLIENTS}' = ANY (user_name)
-                             AND 'sameuser' = ANY (database) AND error IS NULL));""",
+            'rule', (SELECT coalesce(bool_or(address = 'samehost') AND bool_or(address <> 'samehost'), false)
+                       FROM pg_hba_file_rules WHERE '+{CLIENTS}' = ANY (user_name)
+                        AND 'sameuser' = ANY (database) AND error IS NULL));""",
         log=False,
     )
 
@@ -194,10 +250,31 @@ def create_group() -> Command:
 
 
 def write_hba(path: str, subnet: str) -> Command:
-    """`pg_hba.conf` has our line on top."""
-    return Command(("sh", "-c", HBA_WRITE, "alfa-hba", path, hba_line(subnet), HBA_MARK), sudo=True)
+    """`pg_hba.conf` has our lines on top."""
+    return Command(("sh", "-c", HBA_WRITE, "alfa-hba", path, hba_lines(subnet), HBA_MARK), sudo=True)
+
+
+def listens(listen_addresses: str, address: str) -> bool:
+    """Whether this setting lets in connections to an address."""
+    found = _addresses(listen_addresses)
+    return bool(found & EVERY_ADDRESS) or address in found or (address == "127.0.0.1" and "localhost" in found)
+
+
+def merge_addresses(listen_addresses: str, address: str) -> str:
+    """The setting with an address more; what was there stays."""
+    found = [part.strip() for part in listen_addresses.split(",") if part.strip()]
+    return ", ".join(found if listens(listen_addresses, address) else [*found, address])
+
+
+def _addresses(listen_addresses: str) -> set[str]:
+    return {part.strip() for part in listen_addresses.split(",")}
+
+
+def reload() -> Command:
+    """The rules of `pg_hba.conf` count."""
+    return psql("SELECT pg_reload_conf();", log=False)
 
 
 def listen_on(addresses: str) -> Command:
-    """PostgreSQL listens on these addresses after its next restart; the rules of `pg_hba.conf` count at once."""
-    return psql(f"ALTER SYSTEM SET listen_addresses = {quote_literal(addresses)};\nSELECT pg_reload_conf();")
+    """PostgreSQL listens on these addresses after its next restart."""
+    return psql(f"ALTER SYSTEM SET listen_addresses = {quote_literal(addresses)};")

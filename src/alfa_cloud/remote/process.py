@@ -19,7 +19,8 @@ DEADLINE_SLACK_S: Final = 15
 """How long after the command's own limit, which the server keeps, we stop waiting for it."""
 SILENCE_S: Final = 3
 """How long a stream may stay open and silent after the command's end: a daemon it left behind may hold it."""
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 32 * 1024
+"""At a turn of the event loop: a flood must not hold up the others."""
 STDIN_BYTES: Final = 64 * 1024
 
 Consumer = Callable[[bytes], Awaitable[None]]
@@ -97,6 +98,7 @@ class _Conversation:
                 return
             self._received += len(data)
             await consume(data)
+            await asyncio.sleep(0)
 
     async def _write(self, stdin: bytes) -> None:
         writer = self._process.stdin

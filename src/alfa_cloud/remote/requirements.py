@@ -12,6 +12,7 @@ from alfa_cloud.errors import RemoteError
 from alfa_cloud.remote import certbot, docker, mariadb, nginx, postgresql
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host, Result
+from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import DatabaseEngine, Layout, Tls
 
 LAYOUT_FILE: Final = ".alfa.json"
@@ -105,7 +106,7 @@ async def check(host: Host, engine: DatabaseEngine, tls: Tls) -> list[Finding]:
 async def look(host: Host, requirement: Requirement) -> Finding:
     """Look for one requirement."""
     result = await host.run(requirement.command, check=False)
-    found = requirement.parse(result) if result.ok else ""
+    found = plain_text(requirement.parse(result).encode()) if result.ok else ""
     enough = result.ok and (not requirement.minimum or numbers(found) >= requirement.minimum)
     needed = ".".join(map(str, requirement.minimum))
     return Finding(requirement.name, enough, found, f"≥ {needed}" if needed else "", "" if enough else requirement.mend)
@@ -126,18 +127,21 @@ async def read_layout(host: Host) -> Layout:
     """Where things are on a server.
 
     Raises:
-        RemoteError: the server could not be asked, or its file is no JSON object.
+        RemoteError: the server could not be asked, or its file is no JSON object, or says something impossible.
     """
     result = await host.run(read_layout_file(), check=False)
     if not result.ok:
         return Layout()
     try:
         raw = json.loads(result.stdout)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RemoteError(f"{LAYOUT_FILE} in the login's home on the server is not JSON.") from error
     if not isinstance(raw, dict):
         raise RemoteError(f"{LAYOUT_FILE} in the login's home on the server is not a JSON object.")
-    return Layout.parse(raw)
+    try:
+        return Layout.parse(raw)
+    except ValueError as error:
+        raise RemoteError(f"{LAYOUT_FILE} in the login's home on the server: {error}") from error
 
 
 def free_space(path: str) -> Command:

@@ -24,9 +24,9 @@ from alfa_cloud.models import Client, Operation, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.services import operations, servers
 from alfa_cloud.services.client_specs import secret_place
-from alfa_cloud.services.listing import escape_like, fetch_page
+from alfa_cloud.services.listing import FilterError, escape_like, fetch_page, parse_ids
 from alfa_cloud.services.operations import Caller
-from alfa_cloud.specs import ClientStatus, ListQuery, OperationKind, Page, Secret, ServerRole
+from alfa_cloud.specs import ClientStatus, ListQuery, OperationKind, Page, Secret, ServerRole, fingerprint
 from alfa_cloud.vault import Vault, new_app_key, new_password
 
 RESERVED_NAMES: Final = frozenset(
@@ -45,6 +45,7 @@ SORTS: Final = {
 FLAGS: Final = ("available", "maintenance", "demo", "blocked", "migration_pending")
 FILTERS: Final = ("q", "status", "server", "image", "version", *FLAGS, "expires_before", "expires_after")
 
+CHANGEABLE: Final = (ClientStatus.CREATING, ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.FAILED)
 UPDATABLE: Final = ("title", "email", "locale", "domain", "owner_login", "max_resources", "turbostart", "tutorial")
 
 
@@ -77,7 +78,7 @@ async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
         columns = (Client.name, Client.title, Client.domain, Client.email)
         query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
     if "server" in filters:
-        query = query.where(Client.server_id.in_(_ids(filters["server"])))
+        query = query.where(Client.server_id.in_(parse_ids("server", filters["server"])))
     for name in ("image", "version"):
         if name in filters:
             query = query.where(getattr(Client, name).in_(filters[name].split(",")))
@@ -89,20 +90,6 @@ async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
     if "expires_after" in filters:
         query = query.where(Client.expire_date > _day("expires_after", filters["expires_after"]))
     return await fetch_page(session, query, asked, sorts=SORTS, default=(("name", False),), tie=Client.id)
-
-
-class FilterError(FieldError):
-    """A filter's value is of the wrong form: a wrong query parameter, not a wrong body."""
-
-    status = 400
-    code = "invalid_filter"
-
-
-def _ids(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and part.isascii() and len(part) <= 9 for part in parts):
-        raise FilterError("server", "Give ids of servers, separated by commas.")
-    return [int(part) for part in parts]
 
 
 def _flag(name: str, text: str) -> bool:
@@ -275,24 +262,26 @@ async def update_client(
         ConflictError, FieldError: the new domain is taken, or no domain.
     """
     client = await get_client(session, client_id, lock=True)
-    if client.status not in (ClientStatus.CREATING, ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.FAILED):
+    if client.status not in CHANGEABLE:
         raise ClientStateError(f"{client.name} is {client.status}; it cannot be changed now.")
     wanted = {key: value for key, value in values.items() if key in UPDATABLE}
     if "domain" in wanted:
         wanted["domain"] = normal_domain(wanted["domain"])
     changed = {key: value for key, value in wanted.items() if getattr(client, key) != value}
+    if "owner_login" in changed and client.owner_password is None:
+        raise FieldError("owner_login", "A new administrator needs a password, and none is kept any more.")
     for key, value in changed.items():
         setattr(client, key, value)
     await _flush(session, client)
     operation = None
-    if changed and client.status in (ClientStatus.ACTIVE, ClientStatus.EXPIRED):
+    if changed and client.status != ClientStatus.FAILED:
         operation, _ = await operations.request(
             session,
             OperationKind.UPDATE_CLIENT,
             caller,
             client_id=client.id,
             server_id=client.server_id,
-            params={"changed": sorted(changed)},
+            params={"changed": sorted(changed), "values": fingerprint(changed)},
         )
         client.operation_id = operation.id
         await session.flush()
@@ -308,8 +297,7 @@ async def delete_client(session: AsyncSession, client_id: int, caller: Caller) -
         ClientStateError: it has been alive; its data needs an archive first.
     """
     client = await get_client(session, client_id, lock=True)
-    if client.activated_at is not None:
-        raise ClientStateError(f"{client.name} has data; deleting a client that was active is not possible yet.")
+    check_never_alive(client)
     operation, _ = await operations.request(
         session, OperationKind.DELETE_CLIENT, caller, client_id=client.id, server_id=client.server_id
     )
@@ -317,6 +305,16 @@ async def delete_client(session: AsyncSession, client_id: int, caller: Caller) -
     client.operation_id = operation.id
     await session.flush()
     return operation
+
+
+def check_never_alive(client: Client) -> None:
+    """Nothing, where a client can be removed without an archive.
+
+    Raises:
+        ClientStateError: it has been alive; its data needs an archive first.
+    """
+    if client.activated_at is not None:
+        raise ClientStateError(f"{client.name} has data; deleting a client that was active is not possible yet.")
 
 
 async def creations(session: AsyncSession, client_id: int) -> list[Operation]:
@@ -331,9 +329,8 @@ async def creations(session: AsyncSession, client_id: int) -> list[Operation]:
 
 def actions(client: Client) -> dict[str, str | None]:
     """The commands of a client, each with the reason why it is not allowed now, or None."""
-    alive = client.status in (ClientStatus.ACTIVE, ClientStatus.EXPIRED)
     return {
-        "update": None if alive else f"The client is {client.status}.",
+        "update": None if client.status in CHANGEABLE else f"The client is {client.status}.",
         "delete": None if client.activated_at is None else "Deleting a client that was active is not possible yet.",
         "retry": None if client.status == ClientStatus.FAILED else "Its creation did not fail.",
     }

@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from alfa_cloud.errors import FieldError
 from alfa_cloud.specs import ListQuery, Page
+
+
+class FilterError(FieldError):
+    """A filter's value is of the wrong form: a wrong query parameter, not a wrong body."""
+
+    status = 400
+    code = "invalid_filter"
+
+
+def parse_ids(name: str, text: str) -> list[int]:
+    """The ids that a filter names.
+
+    Raises:
+        FilterError: they are not whole numbers, separated by commas.
+    """
+    parts = text.split(",")
+    if not all(part.isdecimal() and part.isascii() and len(part) <= 9 for part in parts):
+        raise FilterError(name, "Give ids as whole numbers, separated by commas.")
+    return [int(part) for part in parts]
+
+
+def parse_uuids(name: str, text: str) -> list[UUID]:
+    """The ids that a filter names.
+
+    Raises:
+        FilterError: they are not UUIDs, separated by commas.
+    """
+    try:
+        return [UUID(part) for part in text.split(",")]
+    except ValueError as error:
+        raise FilterError(name, "Give ids as UUIDs, separated by commas.") from error
 
 
 def escape_like(value: str) -> str:

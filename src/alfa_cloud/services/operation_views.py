@@ -16,7 +16,7 @@ from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import OperationNotFoundError
 from alfa_cloud.events import Listener, wait_set
 from alfa_cloud.models import Operation, OperationEvent, OperationLine, OperationStep
-from alfa_cloud.services.listing import fetch_page
+from alfa_cloud.services.listing import fetch_page, parse_ids, parse_uuids
 from alfa_cloud.specs import TERMINAL_STATES, ListQuery, OperationState, Page
 
 SORTS: Final = {
@@ -53,25 +53,11 @@ async def list_operations(session: AsyncSession, asked: ListQuery) -> Page[Opera
             query = query.where(column.in_(asked.filters[name].split(",")))
     for name, number in (("client", Operation.client_id), ("server", Operation.server_id)):
         if name in asked.filters:
-            query = query.where(number.in_([int(part) for part in asked.filters[name].split(",") if _is_id(part)]))
+            query = query.where(number.in_(parse_ids(name, asked.filters[name])))
     if "parent" in asked.filters:
-        query = query.where(Operation.parent_id.in_(_uuids(asked.filters["parent"])))
+        query = query.where(Operation.parent_id.in_(parse_uuids("parent", asked.filters["parent"])))
     default = (("created_at", True),)
     return await fetch_page(session, query, asked, sorts=SORTS, default=default, tie=Operation.id)
-
-
-def _is_id(text: str) -> bool:
-    return text.isdecimal() and text.isascii() and len(text) <= 9
-
-
-def _uuids(text: str) -> list[UUID]:
-    found = []
-    for part in text.split(","):
-        try:
-            found.append(UUID(part))
-        except ValueError:
-            continue
-    return found
 
 
 async def steps_of(session: AsyncSession, operation_ids: Sequence[UUID]) -> dict[UUID, list[OperationStep]]:

@@ -25,12 +25,14 @@ from alfa_cloud.errors import (
 )
 from alfa_cloud.models import Client, Operation, OperationStep
 from alfa_cloud.services import outcomes
-from alfa_cloud.specs import OperationKind, OperationState, StepState, fingerprint
+from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, StepState, fingerprint
 
 UNFINISHED: Final = (OperationState.QUEUED, OperationState.RUNNING)
 
 CANCELLABLE: Final = frozenset({OperationKind.CREATE_CLIENT, OperationKind.PREPARE_SERVER})
 """Kinds that can be stopped while they run; any operation can while it is queued."""
+
+MAX_TITLE: Final = 200
 
 SERVER_LOCK: Final = 0x616C6661
 """Namespace of the advisory locks that serialize claims on one server."""
@@ -196,12 +198,12 @@ def _held(claim: Claim) -> tuple[Any, ...]:
     )
 
 
-async def give_back(session: AsyncSession, claim: Claim) -> None:
-    """End the lease at once, so that another worker goes on where this one was."""
+async def give_back(session: AsyncSession, claim: Claim, after_s: float = -1) -> None:
+    """End the lease, at once or after some seconds, so that another worker goes on where this one was."""
     await session.execute(
         update(Operation)
         .where(*_held(claim))
-        .values(lease_until=func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, 1), worker=None)
+        .values(lease_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, after_s), worker=None)
     )
 
 
@@ -249,11 +251,20 @@ async def finish(
 async def plan_steps(session: AsyncSession, claim: Claim, steps: Sequence[tuple[str, str]]) -> None:
     """List the steps that will be done, as (name, title); those of an earlier attempt stay as they are."""
     rows = [
-        {"operation_id": claim.operation_id, "position": position, "name": name, "title": title}
+        {"operation_id": claim.operation_id, "position": position, "name": name, "title": title[:MAX_TITLE]}
         for position, (name, title) in enumerate(steps)
     ]
     if rows:
         await session.execute(insert(OperationStep).values(rows).on_conflict_do_nothing())
+
+
+async def last_touched(session: AsyncSession, claim: Claim) -> int:
+    """The position of the last step that any attempt has begun; -1 where none was."""
+    query = select(func.max(OperationStep.position)).where(
+        OperationStep.operation_id == claim.operation_id, OperationStep.state != StepState.PENDING
+    )
+    found = await session.scalar(query)
+    return -1 if found is None else found
 
 
 async def write_step(session: AsyncSession, claim: Claim, position: int, state: StepState) -> None:
@@ -283,22 +294,22 @@ DUE: Final = text(
         SELECT u.*, row_number() OVER (PARTITION BY coalesce(u.server_id::text, u.id::text)
                                        ORDER BY u.created_at, u.id) AS turn
           FROM unfinished AS u WHERE u.place = 1 AND u.state = 'queued')
-    SELECT w.id, w.attempt FROM waiting AS w
+    SELECT w.id, w.attempt, w.created_at FROM waiting AS w
       LEFT JOIN taken AS t ON t.server_id = w.server_id
       LEFT JOIN servers AS s ON s.id = w.server_id
      WHERE w.turn <= coalesce(s.max_parallel, 4) - coalesce(t.running, 0)
-       AND (CAST(:server_id AS integer) IS NULL OR w.server_id = :server_id)
     UNION ALL
-    SELECT u.id, u.attempt FROM unfinished AS u
+    SELECT u.id, u.attempt, u.created_at FROM unfinished AS u
      WHERE u.state = 'running' AND u.lease_until < clock_timestamp()
-    LIMIT :limit
+     ORDER BY created_at
+     LIMIT :limit
     """
 )
 
 
-async def due(session: AsyncSession, *, server_id: int | None = None, limit: int = 500) -> list[tuple[UUID, int]]:
-    """Operations that could start or be taken over now, as (id, attempts so far); of one server or of all."""
-    rows = await session.execute(DUE, {"server_id": server_id, "limit": limit})
+async def due(session: AsyncSession, *, limit: int = 500) -> list[tuple[UUID, int]]:
+    """Operations that could start or be taken over now, as (id, attempts so far), the oldest first."""
+    rows = await session.execute(DUE, {"limit": limit})
     return [(row.id, row.attempt) for row in rows]
 
 
@@ -360,8 +371,7 @@ async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Op
     if earlier is None:
         raise OperationNotFoundError(f"There is no operation {operation_id}.")
     if earlier.client_id is not None:
-        if await session.get(Client, earlier.client_id, with_for_update=True) is None:
-            raise NotRetryableError("Its client is gone.")
+        await _check_client_of_retry(session, earlier)
     else:
         await lock_subject(session, earlier.server_id or 0)
     reason = why_not_retryable(earlier)
@@ -383,6 +393,22 @@ async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Op
     )
     await outcomes.restart(session, OperationKind(operation.kind), operation.id, operation.client_id)
     return operation
+
+
+async def _check_client_of_retry(session: AsyncSession, earlier: Operation) -> None:
+    """Nothing, where the client still is what the operation was about; its row is locked.
+
+    Raises:
+        NotRetryableError: it is gone, has come to life, or is being deleted.
+    """
+    client = await session.get(Client, earlier.client_id, with_for_update=True)
+    if client is None:
+        raise NotRetryableError("Its client is gone.")
+    alive = client.activated_at is not None
+    if alive and earlier.kind in (OperationKind.CREATE_CLIENT, OperationKind.DELETE_CLIENT):
+        raise NotRetryableError(f"{client.name} has come to life since.")
+    if earlier.kind == OperationKind.CREATE_CLIENT and client.status == ClientStatus.DELETING:
+        raise NotRetryableError(f"{client.name} is being deleted.")
 
 
 async def database_now(session: AsyncSession) -> datetime:

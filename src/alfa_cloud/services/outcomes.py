@@ -20,16 +20,34 @@ async def apply(
     operation_id: UUID,
     client_id: int | None,
     server_id: int | None,
+    requirements: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Bring the subject's row up to what the operation left."""
+    """Bring the subject's row up to what the operation left.
+
+    Args:
+        requirements: what a look at the server found after a preparation; None where it could not be asked.
+    """
     if kind is OperationKind.CREATE_CLIENT and client_id is not None:
         await (_client_is_alive if state is OperationState.OK else _client_failed)(session, client_id)
-    elif kind is OperationKind.DELETE_CLIENT and client_id is not None and state is OperationState.OK:
-        client = await session.get(Client, client_id)
-        if client is not None:
-            await session.delete(client)
-    elif kind is OperationKind.PREPARE_SERVER and server_id is not None and state is OperationState.OK:
-        await session.execute(update(Server).where(Server.id == server_id).values(requirements_ok=True))
+    elif kind is OperationKind.DELETE_CLIENT and client_id is not None:
+        await _deletion_ended(session, client_id, state)
+    elif kind is OperationKind.PREPARE_SERVER and server_id is not None and requirements is not None:
+        met = all(row["ok"] for row in requirements)
+        values = {"requirements": requirements, "requirements_ok": met}
+        await session.execute(update(Server).where(Server.id == server_id).values(**values))
+
+
+async def _deletion_ended(session: AsyncSession, client_id: int, state: OperationState) -> None:
+    """A client that came to life meanwhile is active; one that could not be removed stays `deleting`."""
+    client = await session.get(Client, client_id)
+    if client is None:
+        return
+    if state is OperationState.OK:
+        await session.delete(client)
+    elif client.activated_at is not None:
+        client.status = ClientStatus.ACTIVE
+    elif state is OperationState.CANCELLED:
+        client.status = ClientStatus.FAILED
 
 
 async def _client_is_alive(session: AsyncSession, client_id: int) -> None:
@@ -39,7 +57,7 @@ async def _client_is_alive(session: AsyncSession, client_id: int) -> None:
         .values(
             status=ClientStatus.ACTIVE,
             activated_at=func.coalesce(Client.activated_at, func.clock_timestamp()),
-            version=func.split_part(Client.image_ref, ":", 2),
+            version=func.substring(Client.image_ref, "[^:]*$"),
             available=True,
             available_at=func.clock_timestamp(),
             available_reason="",

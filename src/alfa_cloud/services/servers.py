@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select, update
@@ -26,9 +27,19 @@ from alfa_cloud.remote.look import first_look
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.requirements import Finding
 from alfa_cloud.services import operations
-from alfa_cloud.services.listing import fetch_page
+from alfa_cloud.services.listing import FilterError, fetch_page
 from alfa_cloud.services.operations import Caller
-from alfa_cloud.specs import Address, ClientStatus, DatabaseEngine, Layout, ListQuery, OperationKind, Page, Tls
+from alfa_cloud.specs import (
+    Address,
+    ClientStatus,
+    DatabaseEngine,
+    Layout,
+    ListQuery,
+    OperationKind,
+    Page,
+    Tls,
+    fingerprint,
+)
 
 SORTS: Final = {
     "id": Server.id,
@@ -67,6 +78,8 @@ async def list_servers(session: AsyncSession, asked: ListQuery) -> Page[Server]:
     """A page of servers; the active ones, unless `filter[active]` says otherwise."""
     query: Select[tuple[Server]] = select(Server)
     active = asked.filters.get("active", "true")
+    if active not in ("true", "false", "all"):
+        raise FilterError("active", "Give true, false or all.")
     if active != "all":
         query = query.where(Server.active.is_(active == "true"))
     for name in ("role", "database_engine"):
@@ -89,8 +102,9 @@ async def last_preparations(session: AsyncSession, server_ids: list[int]) -> dic
     """The last preparation of each of these servers."""
     rows = await session.scalars(
         select(Operation)
+        .distinct(Operation.server_id)
         .where(Operation.server_id.in_(server_ids), Operation.kind == OperationKind.PREPARE_SERVER)
-        .order_by(Operation.created_at)
+        .order_by(Operation.server_id, Operation.created_at.desc())
     )
     return {row.server_id: row for row in rows if row.server_id is not None}
 
@@ -162,7 +176,10 @@ async def _flush(session: AsyncSession, server: Server) -> None:
 
 async def request_preparation(session: AsyncSession, server: Server, caller: Caller) -> Operation:
     """The operation that prepares a server."""
-    operation, _ = await operations.request(session, OperationKind.PREPARE_SERVER, caller, server_id=server.id)
+    about = fingerprint([asdict(server.address), server.database_engine, server.tls, server.layout])
+    operation, _ = await operations.request(
+        session, OperationKind.PREPARE_SERVER, caller, server_id=server.id, exclusive=True, params={"about": about}
+    )
     return operation
 
 
@@ -213,6 +230,8 @@ async def remember_images(session: AsyncSession, server_id: int, images: list[Im
 CONNECTION_FIELDS: Final = frozenset({"host", "port", "username", "host_key", "database_engine", "tls"})
 """A change of any of these is only taken after a look."""
 
+LOOKS: Final = count(1)
+"""Numbers for connections to servers that have no id yet."""
 LOOK_S: Final = 14.0
 """A registration is answered within 15 s."""
 
@@ -230,7 +249,7 @@ async def enrol(pool: SshPool, wanted: Mapping[str, Any], repository: str) -> En
         async with asyncio.timeout(LOOK_S):
             given = wanted.get("host_key")
             host_key = str(given) if given else await pool.fetch_host_key(host, port)
-            address = Address(-1, host, port, str(wanted["username"]), host_key)
+            address = Address(-next(LOOKS), host, port, str(wanted["username"]), host_key)
             engine, tls = DatabaseEngine(wanted["database_engine"]), Tls(wanted["tls"])
             try:
                 found = await first_look(pool, address, engine, tls, repository)
@@ -252,5 +271,5 @@ def _field_error(error: RemoteError) -> FieldError:
     if isinstance(error, LoginRefusedError):
         detail = f"{error.detail} Put the line of GET /ssh_public_key into this user's authorized_keys on the server."
         return FieldError("username", detail, code=error.code)
-    field = FIELD_OF_REASON.get(str(error.meta.get("reason")), "host")
+    field = str(error.meta.get("field") or FIELD_OF_REASON.get(str(error.meta.get("reason")), "host"))
     return FieldError(field, error.detail, code=error.code)

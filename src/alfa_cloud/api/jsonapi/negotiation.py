@@ -17,7 +17,7 @@ from alfa_cloud.api.jsonapi.errors import Problem, RequestError
 JSONAPI: Final = "application/vnd.api+json"
 JSON: Final = "application/json"
 
-_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+_ESCAPES: Final = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 class Media(StrEnum):
@@ -138,7 +138,10 @@ def _unsupported(detail: str, header: str = "Content-Type") -> RequestError:
 
 def dump_json(content: Any) -> str:
     """JSON text without a character that means something in HTML or ends a line in JavaScript."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in _ESCAPES.items():  # far faster than str.translate
+        text = text.replace(character, escape)
+    return text
 
 
 class JsonApiResponse(JSONResponse):

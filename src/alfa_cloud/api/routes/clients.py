@@ -173,7 +173,7 @@ async def _client_after(
 @router.delete("/clients/{client_id}", status_code=202)
 async def delete_client(client_id: IntId, session: SessionDep, caller: CallerDep, ask: AskDep) -> OperationDocument:
     """Remove a client whose creation failed, with whatever may be left of it on its server."""
-    return await ask.accepted(await clients.delete_client(session, client_id, caller))
+    return await ask.accepted(session, await clients.delete_client(session, client_id, caller))
 
 
 @router.get("/clients/{client_id}/create_log", response_model=LogDocument)

@@ -73,7 +73,7 @@ async def read_operation_log(
 @router.post("/operations/{operation_id}/cancel", status_code=202)
 async def cancel_operation(operation_id: UuidId, session: SessionDep, ask: AskDep) -> OperationDocument:
     """Stop it between steps, and take back what it did; 409 where it cannot be stopped."""
-    return await ask.accepted(await operations.cancel(session, operation_id))
+    return await ask.accepted(session, await operations.cancel(session, operation_id))
 
 
 @router.post("/operations/{operation_id}/retry", status_code=202)
@@ -81,7 +81,7 @@ async def retry_operation(
     operation_id: UuidId, session: SessionDep, ask: AskDep, caller: CallerDep
 ) -> OperationDocument:
     """Run a failed operation again, as a new one, with its subject's present attributes."""
-    return await ask.accepted(await operations.retry(session, operation_id, caller))
+    return await ask.accepted(session, await operations.retry(session, operation_id, caller))
 
 
 @router.get("/events", response_model=None)
@@ -114,7 +114,7 @@ async def answer_log(
         part = await operation_views.wait_for_log(
             services.sessions, services.listener, operation_ids, after_seq, wait_s
         )
-        return log_document(part, request.url.path, after_seq)
+        return log_document(part, request.url.path, after_seq, wait_s)
     async with services.sessions() as session:
         await operation_views.read_log(session, operation_ids, after_seq)  # 404 before the stream begins
     if media is Media.TEXT and not follow_log:
@@ -123,13 +123,13 @@ async def answer_log(
     return event_stream(_events(parts)) if media is Media.SSE else text_stream(_texts(parts))
 
 
-def log_document(part: LogPart, path: str, after_seq: int) -> LogDocument:
+def log_document(part: LogPart, path: str, after_seq: int, wait_s: int = 0) -> LogDocument:
     """A part of a log, with the way to the next one."""
     resource = LogResource.make(part.operation.id, log_attributes(part), link=path)
     links: dict[str, str] = {"self": f"{path}?after_seq={after_seq}"}
     if not part.drained:
         last = part.lines[-1].seq if part.lines else max(after_seq, 0)
-        links["next"] = f"{path}?after_seq={last}"
+        links["next"] = f"{path}?after_seq={last}" + (f"&wait_s={wait_s}" if wait_s else "")
     return LogDocument.of(resource, links=links)
 
 

@@ -15,12 +15,14 @@ from alfa_cloud.api.jsonapi.fields import BodyModel, RelatesTo, SecretText
 from alfa_cloud.models import Client, Server
 from alfa_cloud.services.client_specs import client_url
 from alfa_cloud.services.clients import actions
-from alfa_cloud.specs import ClientStatus, Tls
+from alfa_cloud.specs import ClientStatus, Secret, Tls
 
 BIDI: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _email(value: str) -> str:
+    if value.startswith("-"):
+        raise PydanticCustomError("invalid_email", "An address must not begin with a hyphen")
     try:
         found = validate_email(value, check_deliverability=False, allow_smtputf8=False)
     except EmailNotValidError as error:
@@ -63,6 +65,20 @@ class MaxResources(BodyModel):
     memory_bytes: int = Field(ge=64 * 1024**2, le=1024**4)
 
 
+MIN_PASSWORD_LENGTH: Final = 8
+
+
+def _owner_password(value: Secret | None) -> Secret | None:
+    if value is None or value.reveal() == "":
+        return None
+    if len(value.reveal()) < MIN_PASSWORD_LENGTH:
+        raise PydanticCustomError("too_short", "At least {least} characters", {"least": MIN_PASSWORD_LENGTH})
+    return value
+
+
+OwnerPassword = Annotated[SecretText, AfterValidator(_owner_password)]
+
+
 class ClientCreate(BodyModel):
     """A new client."""
 
@@ -75,7 +91,7 @@ class ClientCreate(BodyModel):
     owner_login: Login | None = Field(
         None, description="The laboratory's administrator; the email, where none is given."
     )
-    owner_password: SecretText | None = Field(None, description="Generated where none is given.")
+    owner_password: OwnerPassword | None = Field(None, description="Generated where none is given.")
     image: Image | None = Field(None, description="The newest -master (on a stage server -dev), where none is given.")
     max_resources: MaxResources | None = None
     turbostart: bool = False
@@ -171,6 +187,10 @@ class ClientAttributes(Attributes):
     updated_at: datetime
 
 
+COLUMNS: Final = tuple(name for name in ClientAttributes.model_fields if hasattr(Client, name))
+"""The attributes that are columns as they stand."""
+
+
 class ClientRelationships(Relationships):
     """Where it stands, and the operation that created or changed it last."""
 
@@ -186,7 +206,7 @@ class ClientResource(Resource[Literal["clients"], ClientAttributes, ClientRelati
 
 def client_resource(row: Client, server: Server) -> ClientResource:
     """A client as a resource object."""
-    plain = {name: getattr(row, name) for name in ClientAttributes.model_fields if hasattr(row, name)}
+    plain = {name: getattr(row, name) for name in COLUMNS}
     attributes = ClientAttributes(
         **plain,
         url=client_url(row.domain, Tls(server.tls), server.layout_spec),

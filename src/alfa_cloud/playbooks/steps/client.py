@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from alfa_cloud.errors import CommandFailedError, StepFailedError
 from alfa_cloud.playbooks.playbook import Step
-from alfa_cloud.playbooks.steps.server import foreign
-from alfa_cloud.remote import app, certbot, compose, docker, files, mariadb, nginx, postgresql
+from alfa_cloud.playbooks.steps.ownership import (
+    Folder,
+    find_container,
+    find_folder,
+    find_mariadb_tenant,
+    find_postgresql_tenant,
+    has_tenant,
+    sparing,
+)
+from alfa_cloud.remote import app, compose, docker, files, mariadb, postgresql
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
+from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSecrets, ClientSpec, DatabaseEngine, Secret
 
 POLL_S = 0.3
@@ -30,11 +38,8 @@ class EnsureFolder(Step):
         return f"Folder {self.spec.directory}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        mark = await files.read(host, f"{self.spec.directory}/{files.MARK}")
-        if mark is None:
+        if await find_folder(host, self.spec) is not Folder.MARKED:
             return False
-        if mark.strip() != self.spec.uid:
-            raise foreign(f"The folder {self.spec.directory}")
         return (await host.run(files.test_path(f"{self.spec.directory}/storage"), check=False)).ok
 
     async def apply(self, host: Host) -> None:
@@ -44,8 +49,10 @@ class EnsureFolder(Step):
         await host.run(files.ensure_folder(f"{directory}/storage", mode="0750"))
 
     async def undo(self, host: Host) -> None:
-        root = f"{self.spec.layout.root}/clients"
-        await host.run(files.remove_client_folder(root, self.spec.directory, self.spec.uid))
+        async with sparing(host):
+            if await find_folder(host, self.spec) is not Folder.ABSENT:
+                root = f"{self.spec.layout.root}/clients"
+                await host.run(files.remove_client_folder(root, self.spec.directory, self.spec.uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,47 +89,20 @@ class EnsureDatabase(Step):
 
     async def is_satisfied(self, host: Host) -> bool:
         if self.spec.engine is DatabaseEngine.MARIADB:
-            return await self._mariadb_holds(host)
-        found = await self._postgresql_tenant(host)
-        return found.owner == self.spec.database_user and postgresql.verifies(found.password, self.password)
-
-    async def _mariadb_holds(self, host: Host) -> bool:
-        found = await self._mariadb_tenant(host)
-        return found.uid is not None and found.granted and found.password == mariadb.native_hash(self.password)
-
-    async def _mariadb_tenant(self, host: Host) -> mariadb.Tenant:
-        found = mariadb.parse_tenant((await host.run(mariadb.inspect_tenant(self.spec))).text)
-        if found.uid is not None and found.uid != self.spec.uid:
-            raise foreign(f"The database {self.spec.database}")
-        return found
-
-    async def _postgresql_tenant(self, host: Host) -> postgresql.Tenant:
-        found = postgresql.parse_tenant((await host.run(postgresql.inspect_tenant(self.spec))).text)
-        if found.role_uid is not None and found.role_uid != self.spec.uid:
-            raise foreign(f"The role {self.spec.database_user}")
-        if found.owner is not None and found.owner != self.spec.database_user:
-            raise foreign(f"The database {self.spec.database}")
-        return found
+            return (await find_mariadb_tenant(host, self.spec)).holds(self.password)
+        found = await find_postgresql_tenant(host, self.spec)
+        whole = found.owner == self.spec.database_user and found.open is False
+        return whole and postgresql.verifies(found.password, self.password)
 
     async def apply(self, host: Host) -> None:
         create = mariadb.create_tenant if self.spec.engine is DatabaseEngine.MARIADB else postgresql.create_tenant
         await host.run(create(self.spec, self.password))
 
-    async def is_absent(self, host: Host) -> bool:
-        """Whether neither the database nor its user is there."""
-        if self.spec.engine is DatabaseEngine.MARIADB:
-            tenant = await self._mariadb_tenant(host)
-            return tenant.uid is None and tenant.password is None
-        found = await self._postgresql_tenant(host)
-        return found.role_uid is None and found.owner is None
-
     async def undo(self, host: Host) -> None:
-        if self.spec.engine is DatabaseEngine.MARIADB:
-            await self._mariadb_tenant(host)
-            await host.run(mariadb.drop_tenant(self.spec))
-        else:
-            await self._postgresql_tenant(host)
-            await host.run(postgresql.drop_tenant(self.spec))
+        drop = mariadb.drop_tenant if self.spec.engine is DatabaseEngine.MARIADB else postgresql.drop_tenant
+        async with sparing(host):
+            if await has_tenant(host, self.spec):
+                await host.run(drop(self.spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +117,19 @@ class EnsureContainer(Step):
         return f"Container {self.spec.container} from {self.spec.image}"
 
     async def is_satisfied(self, host: Host) -> bool:
-        result = await host.run(docker.inspect_container(self.spec.container), check=False)
-        if not result.ok:
+        found = await find_container(host, self.spec)
+        if found is None:
             return False
-        found = docker.parse_container(result.text)
         return found.labels.get(docker.LABEL_SPEC) == self.label and found.status in ("running", "restarting")
 
     async def apply(self, host: Host) -> None:
+        await find_container(host, self.spec)
         await host.run(compose.up(self.spec))
 
     async def undo(self, host: Host) -> None:
-        if (await host.run(docker.inspect_container(self.spec.container), check=False)).ok:
-            await host.run(docker.remove_container(self.spec.container))
+        async with sparing(host):
+            if await find_container(host, self.spec) is not None:
+                await host.run(docker.remove_container(self.spec.container))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,147 +206,42 @@ class SetOwner(Step):
 
 @dataclass(frozen=True, slots=True)
 class EnsureCloudSettings(Step):
-    """`cloud_settings` in the client's database says what this service's row says."""
+    """`cloud_settings` in the client's database says what this service's row says.
+
+    The client owns that table, and may have put anything in its place: it is read and written with the client's own
+    login, so that nothing of it ever runs with more rights than the client has.
+    """
 
     spec: ClientSpec
+    password: Secret = field(repr=False)
     values: tuple[tuple[str, str | None], ...]
 
     def __str__(self) -> str:
         return "Settings in the client's database"
 
+    def _login(self) -> tuple[str, bytes]:
+        """The file that the database's program takes the password from, and what it says."""
+        if self.spec.engine is DatabaseEngine.MARIADB:
+            return mariadb.login_path(self.spec), mariadb.login_file(self.spec, self.password)
+        return postgresql.login_path(self.spec), postgresql.login_file(self.spec, self.password)
+
     async def is_satisfied(self, host: Host) -> bool:
-        mariadb_engine = self.spec.engine is DatabaseEngine.MARIADB
-        read = mariadb.read_settings if mariadb_engine else postgresql.read_settings
-        result = await host.run(read(self.spec), check=False)
-        if not result.ok:
+        if not await files.holds(host, *self._login()):
             return False
-        found = parse_settings(result.text)
+        engine_is_mariadb = self.spec.engine is DatabaseEngine.MARIADB
+        read = mariadb.read_settings if engine_is_mariadb else postgresql.read_settings
+        result = await host.run(read(self.spec), check=False)
+        logged_in = mariadb.logged_in if engine_is_mariadb else postgresql.logged_in
+        if not logged_in(result):
+            raise CommandFailedError(
+                f"{self.spec.database_user} cannot use its database: {plain_text(result.stderr)}",
+                exit_status=result.exit_status,
+            )
+        found = app.parse_settings(result.text.removeprefix(f"{mariadb.LOGGED_IN}\n")) if result.ok else {}
         return all(name in found and found[name] == value for name, value in self.values)
 
     async def apply(self, host: Host) -> None:
+        path, content = self._login()
+        await host.run(files.write_file(path, content, mode="0600"))
         write = mariadb.write_settings if self.spec.engine is DatabaseEngine.MARIADB else postgresql.write_settings
         await host.run(write(self.spec, dict(self.values)))
-
-
-@dataclass(frozen=True, slots=True)
-class EnsureVirtualHost(Step):
-    """nginx serves the client under its domain."""
-
-    spec: ClientSpec
-
-    def __str__(self) -> str:
-        return f"Virtual host {self.spec.domain}"
-
-    @property
-    def path(self) -> str:
-        """Where it lies."""
-        return self.spec.layout.vhost_path(self.spec.name)
-
-    async def is_satisfied(self, host: Host) -> bool:
-        content = await self._content(host)
-        return await files.holds(host, self.path, content) and await files.holds(
-            host, self.loaded, nginx.digest(content).encode()
-        )
-
-    @property
-    def loaded(self) -> str:
-        """The file that says which version nginx was told to load."""
-        return f"{self.spec.directory}/vhost.loaded"
-
-    async def _content(self, host: Host) -> bytes:
-        return nginx.render_vhost(self.spec, secure=await has_certificate(host, self.spec))
-
-    async def apply(self, host: Host) -> None:
-        content = await self._content(host)
-        install = nginx.install_vhost(self.spec.layout, self.path, content, self.loaded)
-        result = await host.run(install, check=False)
-        if result.ok:
-            return
-        words = result.stderr.decode("utf-8", "replace").strip().splitlines()
-        detail = next((line for line in words if "[emerg]" in line), " ".join(words[-1:]))
-        if result.exit_status == nginx.BROKEN_BEFORE:
-            raise StepFailedError(
-                f"nginx refused its configuration before anything was changed: {detail} Mend that file, then retry.",
-                code="nginx_broken_before",
-            )
-        raise CommandFailedError(f"nginx refused the virtual host: {detail}", exit_status=result.exit_status)
-
-    async def undo(self, host: Host) -> None:
-        await host.run(nginx.remove_vhost(self.spec.layout, self.path))
-
-
-async def has_certificate(host: Host, spec: ClientSpec) -> bool:
-    """Whether the client's certificate is on the server."""
-    if spec.tls.value == "none":
-        return False
-    return (await host.run(certbot.is_there(spec), check=False)).ok
-
-
-async def _answers(host: Host, spec: ClientSpec) -> bool:
-    return await host.http_status(spec.domain, nginx.HEALTH_PATH) == 200
-
-
-@dataclass(frozen=True, slots=True)
-class EnsureCertificate(Step):
-    """The client's domain has a certificate; where none can be had now, the client stays on http, with a warning."""
-
-    spec: ClientSpec
-    email: str
-    directory_url: str
-
-    def __str__(self) -> str:
-        return f"Certificate for {self.spec.domain}"
-
-    async def is_satisfied(self, host: Host) -> bool:
-        if await has_certificate(host, self.spec):
-            return True
-        if await host.detached_status("certificate") is None:
-            return False
-        await self.apply(host)
-        return True
-
-    async def apply(self, host: Host) -> None:
-        result = await host.run(certbot.obtain(self.spec, email=self.email, server=self.directory_url), check=False)
-        if not result.ok:
-            await host.warn(
-                f"No certificate for {self.spec.domain} yet: certbot ended with {result.exit_status}. "
-                "The client is served over http. Make the name resolve to this server, then update the client."
-            )
-
-    async def undo(self, host: Host) -> None:
-        if await has_certificate(host, self.spec):
-            await host.run(certbot.delete(self.spec))
-
-
-@dataclass(frozen=True, slots=True)
-class WaitAnswering(Step):
-    """The client answers under its domain, seen from outside through the server's nginx."""
-
-    stoppable: ClassVar[bool] = True
-    spec: ClientSpec
-    deadline_s: float = 30
-
-    def __str__(self) -> str:
-        return f"Wait until {self.spec.domain} answers from outside"
-
-    async def is_satisfied(self, host: Host) -> bool:
-        return await _answers(host, self.spec)
-
-    async def apply(self, host: Host) -> None:
-        deadline = time.monotonic() + self.deadline_s
-        while (status := await host.http_status(self.spec.domain, nginx.HEALTH_PATH)) != 200:
-            if time.monotonic() >= deadline:
-                answer = f"HTTP {status}" if status else "no answer"
-                raise StepFailedError(
-                    f"{self.spec.domain} does not answer from outside ({answer} on port "
-                    f"{self.spec.layout.http_port} of {host.address}); look at the server's firewall and nginx there, "
-                    "then retry.",
-                    code="not_answering",
-                )
-            await asyncio.sleep(POLL_S)
-
-
-def parse_settings(text: str) -> dict[str, str | None]:
-    """The JSON object that `read_settings` printed."""
-    value = json.loads(text)
-    return {str(name): None if setting is None else str(setting) for name, setting in value.items()}

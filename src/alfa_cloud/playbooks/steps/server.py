@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from alfa_cloud.errors import CommandFailedError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
+from alfa_cloud.playbooks.steps.ownership import (
+    Folder,
+    check_docker,
+    find_container,
+    find_folder,
+    has_tenant,
+    has_vhost,
+)
+from alfa_cloud.playbooks.steps.web import nginx_words
 from alfa_cloud.remote import docker, files, mariadb, nginx, postgresql, requirements
 from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.docker import Container
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import ClientSpec, DatabaseEngine, Layout, Tls
 
@@ -48,15 +59,13 @@ class CheckPlace(Check):
     async def check(self, host: Host) -> None:
         await self._check_image(host)
         await self._check_space(host)
-        await self._check_folder(host)
+        await find_folder(host, self.spec)
+        await has_vhost(host, self.spec)
+        await has_tenant(host, self.spec)
+        await self._check_port(host, await find_container(host, self.spec))
 
     async def _check_image(self, host: Host) -> None:
-        engine = await host.run(docker.version(), check=False)
-        if not engine.ok:
-            raise StepFailedError(
-                "Docker does not answer on the server; look at `systemctl status docker` there, then retry.",
-                code="docker_unavailable",
-            )
+        await check_docker(host)
         if not (await host.run(docker.inspect_images([self.spec.image]), check=False)).ok:
             raise StepFailedError(
                 f"The image {self.spec.image} is not on the server; build or load it there, then retry.",
@@ -72,24 +81,33 @@ class CheckPlace(Check):
                 code="disk_full",
             )
 
-    async def _check_folder(self, host: Host) -> None:
-        directory = self.spec.directory
-        mark = await files.read(host, f"{directory}/{files.MARK}")
-        if mark is None and (await host.run(files.test_path(directory), check=False)).ok:
-            listing = await host.run(Command(("ls", "-A", "--", directory), sudo=True, log=False))
-            if listing.text.strip():
-                raise foreign(f"The folder {directory}")
-        if mark is not None and mark.strip() != self.spec.uid:
-            raise foreign(f"The folder {directory}")
+    async def _check_port(self, host: Host, container: Container | None) -> None:
+        tables = await host.run(requirements.listening_ports(), check=False)
+        ours = container is not None and container.running
+        if self.spec.port in requirements.parse_listening_ports(tables.text) and not ours:
+            raise StepFailedError(
+                f"Something else listens on the client's port {self.spec.port} on the server; stop it, then retry.",
+                code="port_in_use",
+            )
 
 
-def foreign(what: str) -> StepFailedError:
-    """The error for something under a client's name that is not this client's; it is never touched."""
-    return StepFailedError(
-        f"{what} is on the server already and is not this client's; it was left alone. "
-        "Move it away, then retry.",
-        code="not_ours",
-    )
+@dataclass(frozen=True, slots=True)
+class CheckOwnership(Check):
+    """What is on the server under a client's name is this client's."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return "Check whose files are on the server"
+
+    async def check(self, host: Host) -> None:
+        if await find_folder(host, self.spec) is not Folder.MARKED:
+            raise StepFailedError(
+                f"The client's folder {self.spec.directory} is not on the server; put it back, then retry.",
+                code="client_missing",
+            )
+        await find_container(host, self.spec)
+        await has_vhost(host, self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +169,7 @@ class EnsureNetwork(Step):
         return (await host.run(docker.inspect_network(self.layout.docker_network), check=False)).ok
 
     async def apply(self, host: Host) -> None:
-        gateway = self.layout.docker_subnet.rpartition(".")[0] + ".1"
+        gateway = str(ip_network(self.layout.docker_subnet)[1])
         await host.run(docker.create_network(self.layout.docker_network, self.layout.docker_subnet, gateway))
 
 
@@ -213,18 +231,19 @@ class EnsurePostgresqlReachable(Step):
 
     async def is_satisfied(self, host: Host) -> bool:
         found = requirements.parse_json(await host.run(postgresql.inspect_listening()))
-        listen = {part.strip() for part in str(found["listen"]).split(",")}
-        reaches = bool(listen & {self.layout.database_host, "*", "0.0.0.0"})  # noqa: S104  compared, not bound
-        return bool(found["role"] and found["rule"] and reaches)
+        return bool(found["role"] and found["rule"] and postgresql.listens(str(found["listen"]), self._address))
+
+    @property
+    def _address(self) -> str:
+        return self.layout.database_host
 
     async def apply(self, host: Host) -> None:
         found = requirements.parse_json(await host.run(postgresql.inspect_listening()))
         await host.run(postgresql.create_group())
         await host.run(postgresql.write_hba(str(found["hba_file"]), self.layout.docker_subnet))
-        addresses = list(dict.fromkeys(("localhost", self.layout.database_host)))
-        await host.run(postgresql.listen_on(", ".join(addresses)))
-        listen = {part.strip() for part in str(found["listen"]).split(",")}
-        if not listen & {self.layout.database_host, "*", "0.0.0.0"}:  # noqa: S104  compared, not bound
+        await host.run(postgresql.reload())
+        if not postgresql.listens(str(found["listen"]), self._address):
+            await host.run(postgresql.listen_on(postgresql.merge_addresses(str(found["listen"]), self._address)))
             await host.run(Command(("service", "postgresql", "restart"), sudo=True, timeout_s=180))
         await self._wait_answering(host)
 
@@ -244,8 +263,7 @@ class CheckNginxGood(Check):
     async def check(self, host: Host) -> None:
         result = await host.run(nginx.test(), check=False)
         if not result.ok:
-            words = result.stderr.decode("utf-8", "replace").strip().splitlines()[:1]
             raise StepFailedError(
-                f"nginx refuses its present configuration: {' '.join(words)} Mend that file, then retry.",
+                f"nginx refuses its present configuration: {nginx_words(result.stderr)} Mend that file, then retry.",
                 code="nginx_broken_before",
             )

@@ -136,9 +136,8 @@ class Control:
         name = self.machine.recorder.begin(
             "stand_in", call.program, (call.program, *call.argv), call.line, call.session
         )
-        inner = " ".join(call.argv)
-        asks = call.program not in WRAPPERS or not faults.leads_to(inner, PROGRAMS)
-        fault = self.machine.faults.take(call.line) if asks else None
+        inner = faults.inner_lines(call.argv, PROGRAMS.keys()) if call.program in WRAPPERS else []
+        fault = self.machine.faults.take(call.line, inner)
         status: int | None = None
         try:
             status = self._work(call, fault)

@@ -137,6 +137,33 @@ def container_row(container: Container) -> dict[str, Any]:
 def container(engine: Engine, container: Container) -> dict[str, Any]:
     """An element of `docker container inspect`."""
     bindings = {inner: [{"HostIp": LOOPBACK, "HostPort": str(port)}] for inner, port in container.ports.items()}
+    mounts = [{"Type": "bind", "Source": to, "Destination": at, "RW": True} for at, to in container.mounts.items()]
+    environment = [
+        f"{k}={v}" for k, v in engine.app_environment(container).items() if not k.startswith("ALFA_PRACTICE")
+    ]
+    return {
+        "Id": container.id,
+        "Name": f"/{container.name}",
+        "Created": container.created,
+        "Image": container.image_id,
+        "RestartCount": container.restart_count,
+        "LogPath": str(engine.log_of(container)),
+        "State": _container_state(engine, container),
+        "Config": {"Image": container.image, "Env": environment, "Labels": container.labels},
+        "HostConfig": {
+            **container.host_config,
+            "RestartPolicy": {"Name": container.restart, "MaximumRetryCount": 0},
+            "PortBindings": bindings,
+        },
+        "Mounts": mounts,
+        "NetworkSettings": {
+            "Ports": bindings if container.running else {},
+            "Networks": {name: {"IPAddress": ""} for name in container.networks},
+        },
+    }
+
+
+def _container_state(engine: Engine, container: Container) -> dict[str, Any]:
     state: dict[str, Any] = {
         "Status": container.status,
         "Running": container.running or container.status == "restarting",
@@ -152,27 +179,4 @@ def container(engine: Engine, container: Container) -> dict[str, Any]:
     }
     if container.healthcheck and container.started_at != NEVER:
         state["Health"] = {"Status": engine.health(container), "FailingStreak": 0, "Log": []}
-    mounts = [{"Type": "bind", "Source": to, "Destination": at, "RW": True} for at, to in container.mounts.items()]
-    environment = [
-        f"{k}={v}" for k, v in engine.app_environment(container).items() if not k.startswith("ALFA_PRACTICE")
-    ]
-    return {
-        "Id": container.id,
-        "Name": f"/{container.name}",
-        "Created": container.created,
-        "Image": container.image_id,
-        "RestartCount": container.restart_count,
-        "LogPath": str(engine.log_of(container)),
-        "State": state,
-        "Config": {"Image": container.image, "Env": environment, "Labels": container.labels},
-        "HostConfig": {
-            **container.host_config,
-            "RestartPolicy": {"Name": container.restart, "MaximumRetryCount": 0},
-            "PortBindings": bindings,
-        },
-        "Mounts": mounts,
-        "NetworkSettings": {
-            "Ports": bindings if container.running else {},
-            "Networks": {name: {"IPAddress": ""} for name in container.networks},
-        },
-    }
+    return state

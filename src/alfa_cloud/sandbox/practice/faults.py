@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -91,33 +91,51 @@ def save(path: Path, faults: Iterable[Fault]) -> None:
 
 
 class FaultBook:
-    """The faults of a running practice server, and how often each one struck."""
+    """The faults of a running practice server, and how often each one struck, over its reboots too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.struck: dict[str, int] = {}
+        self.counts = path.with_name("faults-struck.json")
+        self.struck: dict[str, int] = json.loads(self.counts.read_text()) if self.counts.exists() else {}
         self.lock = threading.Lock()
 
-    def take(self, line: str) -> Fault | None:
-        """The first fault that is due for a command line; it counts as struck."""
+    def take(self, line: str, inner: Sequence[str] = ()) -> Fault | None:
+        """The first fault that is due for a command line; it counts as struck.
+
+        Args:
+            inner: the lines of stand-ins that this one will call: a fault that fits one of them waits for it.
+        """
         with self.lock:
             for fault in load(self.path):
+                pattern = re.compile(fault.match, re.DOTALL)
                 struck = self.struck.get(fault.id, 0)
-                if (fault.times is None or struck < fault.times) and re.search(fault.match, line, re.DOTALL):
+                due = fault.times is None or struck < fault.times
+                if due and pattern.search(line) and not any(map(pattern.search, inner)):
                     self.struck[fault.id] = struck + 1
+                    write_aside(self.counts, json.dumps(self.struck))
                     return fault
         return None
 
 
-def words(line: str) -> set[str]:
-    """The words of a shell line, those of scripts in it too."""
+def inner_lines(line: str | Sequence[str], programs: Set[str]) -> list[str]:
+    """What the stand-ins will see that a line calls: the words from a stand-in's name on, or a piece of a script."""
+    found: list[str] = []
+    for place, word in enumerate(parts := _split(line)):
+        if word in programs:
+            return [*found, " ".join(parts[place:])]
+        if re.search(r"\s", word):
+            pieces = re.split(r"[;|&()\n]+", word)
+            found += [piece.strip() for piece in pieces if not programs.isdisjoint(piece.split())]
+    return found
+
+
+def _split(line: str | Sequence[str]) -> list[str]:
+    """The words of a shell line, as well as they can be told."""
+    if not isinstance(line, str):
+        return list(line)
     try:
-        parts = shlex.split(line)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        return list(lexer)
     except ValueError:
-        parts = line.split()
-    return {word for part in parts for word in (part, *re.split(r"[\s;|&()`$\"']+", part))}
-
-
-def leads_to(line: str, programs: Iterable[str]) -> bool:
-    """Whether a shell line names one of these programs."""
-    return not words(line).isdisjoint(programs)
+        return line.split()

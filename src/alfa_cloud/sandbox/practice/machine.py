@@ -95,13 +95,11 @@ def end_all(root: Path, *, timeout_s: float = 10) -> None:
 
 def children() -> Iterator[tuple[int, bool]]:
     """This process's children, and whether each is a zombie."""
-    me = str(os.getpid())
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                state, parent, *_ = (entry / "stat").read_text().rpartition(") ")[2].split()
-                if parent == me:
-                    yield int(entry.name), state == "Z"
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                with suppress(OSError):
+                    yield int(pid), Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z"
 
 
 def reap(known: frozenset[int] | None = None) -> frozenset[int]:

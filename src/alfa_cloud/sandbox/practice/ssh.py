@@ -138,7 +138,7 @@ class SshServer:
         recorder = self.machine.recorder
         record = recorder.begin("ssh", "sh", (), line, name)
         self.sessions[name] = process
-        fault = None if faults.leads_to(line, PROGRAMS) else self.machine.faults.take(line)
+        fault = self.machine.faults.take(line, faults.inner_lines(line, PROGRAMS.keys()))
         status: int | None = None
         try:
             status = await self._work(process, name, line, fault)

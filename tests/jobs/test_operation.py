@@ -1,0 +1,177 @@
+"""One operation from claim to end, on a host that is told what to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from alfa_cloud.broker import Broker
+from alfa_cloud.db import SessionFactory
+from alfa_cloud.errors import CommandFailedError, NotRetryableError
+from alfa_cloud.jobs.kinds import Profile
+from alfa_cloud.jobs.operation import MAX_ATTEMPTS, Engine, Limits, run_operation
+from alfa_cloud.models import Client, Operation, OperationLine, OperationStep
+from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.host import Result
+from alfa_cloud.services import clients, operations
+from alfa_cloud.services.operations import Caller
+from alfa_cloud.specs import AppProfile, ClientStatus, OperationKind, OperationState
+from alfa_cloud.vault import Vault
+from tests.factories import make_client, make_operation, make_server
+from tests.fakes import FakeHost
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+@pytest.fixture
+def engine(sessions: SessionFactory, redis_url: str, vault: Vault, host: FakeHost) -> Engine:
+    return Engine(
+        worker="test",
+        sessions=sessions,
+        broker=Broker(redis_url),
+        vault=vault,
+        profile=Profile(AppProfile(health_deadline_s=0.1), min_free_bytes=0),
+        limits=Limits(lease_s=5, heartbeat_s=1, retry_delays_s=(0.01,)),
+        open_host=lambda *_: host,
+    )
+
+
+async def unborn(sessions: SessionFactory, vault: Vault, kind: OperationKind, **values: Any) -> tuple[int, UUID]:
+    """A client that never came to life, and an operation on it."""
+    async with sessions.begin() as session:
+        server = await make_server(session)
+        client = await make_client(session, vault, server, status=ClientStatus.CREATING, **values)
+        operation = await make_operation(session, kind=kind, client_id=client.id, server_id=server.id)
+        client.operation_id = operation.id
+        return client.id, operation.id
+
+
+async def state_of(sessions: SessionFactory, operation_id: UUID) -> Operation:
+    async with sessions() as session:
+        return await session.get_one(Operation, operation_id)
+
+
+async def test_a_failed_creation_makes_its_client_failed(
+    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
+) -> None:
+    host.answer = lambda command: Result(1) if "version" in command.argv else None
+    client_id, operation_id = await unborn(sessions, vault, OperationKind.CREATE_CLIENT)
+    await run_operation(engine, operation_id)
+    operation = await state_of(sessions, operation_id)
+    assert operation.state == OperationState.ERROR
+    assert operation.error is not None
+    assert operation.error["code"] == "docker_unavailable"
+    assert (operation.lease_until, operation.finished_at is None) == (None, False)
+    async with sessions() as session:
+        assert (await session.get_one(Client, client_id)).status == ClientStatus.FAILED
+
+
+async def test_a_deletion_never_touches_a_client_that_came_to_life(
+    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
+) -> None:
+    """The deletion was asked for while the creation ran; the creation ended well first."""
+    client_id, operation_id = await unborn(sessions, vault, OperationKind.DELETE_CLIENT)
+    async with sessions.begin() as session:
+        client = await session.get_one(Client, client_id)
+        client.status, client.activated_at = ClientStatus.DELETING, await operations.database_now(session)
+    await run_operation(engine, operation_id)
+    operation = await state_of(sessions, operation_id)
+    assert operation.error is not None
+    assert operation.error["code"] == "client_state"
+    assert host.commands == []
+    async with sessions.begin() as session:
+        assert (await session.get_one(Client, client_id)).status == ClientStatus.ACTIVE
+        with pytest.raises(NotRetryableError):
+            await operations.retry(session, operation_id, Caller())
+
+
+async def test_every_step_that_any_attempt_began_is_taken_back(
+    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
+) -> None:
+    """The first attempt came far and died; the second one fails early."""
+    _, operation_id = await unborn(sessions, vault, OperationKind.CREATE_CLIENT)
+    async with sessions.begin() as session:
+        first = await operations.claim(session, operation_id, "dead", 0.01)
+        assert first is not None
+    host.answer = lambda command: Result(1) if "version" in command.argv else None
+    await asyncio.sleep(0.05)
+    async with sessions.begin() as session:
+        session.add_all(
+            OperationStep(operation_id=operation_id, position=n, name=f"s{n}", title=f"s{n}", state="done")
+            for n in range(5)
+        )
+    await run_operation(engine, operation_id)
+    async with sessions() as session:
+        texts = list(await session.scalars(select(OperationLine.text).where(OperationLine.stream == "step")))
+    assert any(text.startswith("Take back: Container") for text in texts)
+    assert any(text.startswith("Take back: Folder") for text in texts)
+    assert not any(text.startswith("Take back: Virtual host") for text in texts)
+
+
+async def test_an_operation_that_no_worker_can_finish_ends(
+    sessions: SessionFactory, vault: Vault, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, operation_id = await unborn(sessions, vault, OperationKind.CREATE_CLIENT)
+    poisoned = Engine(**{name: getattr(engine, name) for name in engine.__slots__} | {"open_host": _explode})
+    for _ in range(MAX_ATTEMPTS):
+        await run_operation(poisoned, operation_id)
+        async with sessions.begin() as session:
+            operation = await session.get_one(Operation, operation_id)
+            if operation.state == OperationState.RUNNING:
+                assert operation.lease_until is not None
+                assert operation.lease_until > await operations.database_now(session), "the next try comes later"
+                operation.lease_until = operation.created_at
+    operation = await state_of(sessions, operation_id)
+    assert operation.state == OperationState.ERROR
+    assert operation.error is not None
+    assert operation.error["code"] == "internal"
+
+
+def _explode(*_: Any) -> FakeHost:
+    raise RuntimeError("a fault of the service")
+
+
+async def test_hostile_words_of_a_server_can_be_stored(
+    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
+) -> None:
+    def answer(command: Command) -> Result | None:
+        if "version" in command.argv:
+            raise CommandFailedError("said \0 \x1b[31m " + "x" * 10_000)
+        return None
+
+    host.answer = answer
+    _, operation_id = await unborn(sessions, vault, OperationKind.CREATE_CLIENT)
+    await run_operation(engine, operation_id)
+    operation = await state_of(sessions, operation_id)
+    assert operation.error is not None
+    assert "\0" not in operation.error["message"]
+    assert len(operation.error["message"]) < 3_000
+
+
+async def test_two_changes_are_two_operations(sessions: SessionFactory, vault: Vault) -> None:
+    async with sessions.begin() as session:
+        client = await make_client(session, vault, await make_server(session))
+    made = []
+    for title in ("A", "B"):
+        async with sessions.begin() as session:
+            _, operation = await clients.update_client(session, client.id, {"title": title}, Caller())
+            assert operation is not None
+            made.append(operation.id)
+    assert len(set(made)) == 2
+
+
+async def test_a_change_during_the_creation_follows_it(sessions: SessionFactory, vault: Vault) -> None:
+    client_id, creation_id = await unborn(sessions, vault, OperationKind.CREATE_CLIENT)
+    async with sessions.begin() as session:
+        _, operation = await clients.update_client(session, client_id, {"title": "B"}, Caller())
+        assert operation is not None
+    async with sessions.begin() as session:
+        assert await operations.claim(session, operation.id, "w", 5) is None
+        assert await operations.claim(session, creation_id, "w", 5) is not None
