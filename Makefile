@@ -21,7 +21,6 @@ check: $(VENV)/.dev  ## all that CI runs
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/deptry src
-	$(BIN)/bandit -q -c pyproject.toml -r src
 	$(MAKE) --no-print-directory test
 
 bench: $(VENV)/.dev  ## each benchmark with its peer or its limit beside it

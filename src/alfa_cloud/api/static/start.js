@@ -18,7 +18,8 @@
   }
 
   ui = window.SwaggerUIBundle({
-    url: "/openapi.json",
+    // The origin bears no login, even where the page was opened by an address that does; fetch would refuse that.
+    url: window.location.origin + "/openapi.json",
     dom_id: "#swagger-ui",
     deepLinking: true,
     displayRequestDuration: true,
