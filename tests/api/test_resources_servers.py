@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from alfa_cloud.models import Client, Operation, Server
 from alfa_cloud.remote.keys import fingerprint, public_line
@@ -18,7 +18,7 @@ from tests.api.resources import JSONAPI, Api, as_document, operation_of
 from tests.factories import make_client, make_server
 from tests.system import free_port
 
-pytest_plugins = ["tests.api.resources"]
+pytest_plugins = ["tests.fixtures.api"]
 
 
 def other_key() -> str:
@@ -35,8 +35,8 @@ async def unregistered(api: Api, door: dict[str, Any]) -> AsyncIterator[dict[str
     """The practice server, and no row of it before and after."""
     yield door
     async with api.sessions.begin() as session:
-        for row in await session.scalars(select(Server).where(Server.port == door["port"])):
-            await session.delete(row)
+        await session.execute(delete(Client))
+        await session.execute(delete(Server).where(Server.port == door["port"]))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from alfa_cloud.errors import (
     ClientNotFoundError,
     ClientStateError,
     FieldError,
+    OperationNotFoundError,
     ServerFullError,
     ServerNotReadyError,
 )
@@ -24,7 +25,7 @@ from alfa_cloud.models import Client, Operation, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.services import operations, servers
 from alfa_cloud.services.client_specs import secret_place
-from alfa_cloud.services.listing import FilterError, escape_like, fetch_page, parse_ids
+from alfa_cloud.services.listing import MAX_ID, FilterError, escape_like, fetch_page, parse_ids, parse_words
 from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import ClientStatus, ListQuery, OperationKind, Page, Secret, ServerRole, fingerprint
 from alfa_cloud.vault import Vault, new_app_key, new_password
@@ -39,7 +40,8 @@ SORTS: Final = {
     for name in (
         "id", "name", "title", "email", "locale", "domain", "owner_login", "image", "version", "status", "available",
         "available_at", "maintenance", "blocked", "demo", "turbostart", "tutorial", "expire_date", "users_count",
-        "migration_pending", "last_backup_at", "created_at", "updated_at",
+        "migration_pending", "dns_ok", "users_counted_at", "last_backup_at", "last_proven_at", "created_at",
+        "updated_at",
     )
 }  # fmt: skip
 FLAGS: Final = ("available", "maintenance", "demo", "blocked", "migration_pending")
@@ -55,7 +57,7 @@ async def get_client(session: AsyncSession, client_id: int, *, lock: bool = Fals
     Raises:
         ClientNotFoundError: there is none.
     """
-    client = await session.get(Client, client_id, with_for_update=lock)
+    client = await session.get(Client, client_id, with_for_update=lock) if client_id <= MAX_ID else None
     if client is None:
         raise ClientNotFoundError(f"There is no client {client_id}.")
     return client
@@ -65,12 +67,12 @@ async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
     """A page of clients; archived ones only where `filter[status]` names them.
 
     Raises:
-        FieldError: a filter's value is of the wrong form.
+        FilterError: a filter's value is of the wrong form.
     """
     query: Select[tuple[Client]] = select(Client)
     filters = asked.filters
     if "status" in filters:
-        query = query.where(Client.status.in_(filters["status"].split(",")))
+        query = query.where(Client.status.in_(parse_words("status", filters["status"], ClientStatus)))
     else:
         query = query.where(Client.status != ClientStatus.ARCHIVED)
     if filters.get("q"):
@@ -100,9 +102,12 @@ def _flag(name: str, text: str) -> bool:
 
 def _day(name: str, text: str) -> date:
     try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise FilterError(name, "Give a date as YYYY-MM-DD.") from error
+        found = date.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.isoformat() != text:
+        raise FilterError(name, "Give a date as YYYY-MM-DD.")
+    return found
 
 
 def normal_domain(domain: str) -> str:
@@ -135,7 +140,8 @@ def resolve_image(wish: str | None, images: Sequence[Image], role: str, reposito
         channel = "dev" if role == ServerRole.STAGE else "master"
         newest = next((image for image in images if image.branch == channel), None)
         if newest is None:
-            raise FieldError("image", f"No image of branch {channel} is on the server. {_candidates(images)}")
+            detail = f"No image of branch {channel} is on the server. {_candidates(images)}"
+            raise FieldError("image", detail, code="image_not_on_server")
         return newest.tag.rpartition(":")[2], newest.tag
     if wish in CHANNELS:
         found = next((image for image in images if image.branch == wish), None)
@@ -318,13 +324,20 @@ def check_never_alive(client: Client) -> None:
 
 
 async def creations(session: AsyncSession, client_id: int) -> list[Operation]:
-    """The operations that created a client, or tried to, in order: their logs are one log."""
+    """The operations that created a client, or tried to, in order: their logs are one log; at least one.
+
+    Raises:
+        OperationNotFoundError: none is kept.
+    """
     rows = await session.scalars(
         select(Operation)
         .where(Operation.client_id == client_id, Operation.kind == OperationKind.CREATE_CLIENT)
         .order_by(Operation.created_at, Operation.id)
     )
-    return list(rows)
+    found = list(rows)
+    if not found:
+        raise OperationNotFoundError("The log of this client's creation is not kept.")
+    return found
 
 
 def actions(client: Client) -> dict[str, str | None]:

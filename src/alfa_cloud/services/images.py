@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from alfa_cloud.errors import HostUnreachableError, RemoteError
+from alfa_cloud.errors import HostKeyChangedError, HostUnreachableError, RemoteError
 from alfa_cloud.models import Client, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.look import busy_ports, host_to_look_at, list_images
@@ -45,21 +45,30 @@ async def look(pool: SshPool, address: Address, layout: Layout, repository: str)
 
     Raises:
         ServerUnavailableError: it could not be asked in time.
+        HostKeyChangedError: it shows another key than the pinned one.
     """
     try:
         async with asyncio.timeout(LOOK_S):
             return await list_images(host_to_look_at(pool, address, layout), repository)
+    except HostKeyChangedError:
+        raise
     except (RemoteError, TimeoutError) as error:
         words = error.detail if isinstance(error, RemoteError) else f"no answer within {LOOK_S:g} s"
         raise ServerUnavailableError(f"The server's images cannot be listed: {words}") from error
 
 
 async def look_at_place(pool: SshPool, server: Server, repository: str) -> Place:
-    """What a server offers a new client: now, or else at the last look."""
+    """What a server offers a new client: now, or else at the last look.
+
+    Raises:
+        HostKeyChangedError: it shows another key than the pinned one.
+    """
     host = host_to_look_at(pool, server.address, server.layout_spec)
     try:
         async with asyncio.timeout(LOOK_S):
             images, ports = await asyncio.gather(list_images(host, repository), busy_ports(host))
+    except HostKeyChangedError:
+        raise
     except (RemoteError, TimeoutError):
         return Place(tuple(Image(**row) for row in server.images), frozenset(), fresh=False)
     return Place(tuple(images), frozenset(ports), fresh=True)

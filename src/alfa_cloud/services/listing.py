@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -12,12 +12,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from alfa_cloud.errors import FieldError
 from alfa_cloud.specs import ListQuery, Page
 
+MAX_ID: Final = 2**31 - 1
+"""No row has a greater id: PostgreSQL's `integer` ends there."""
+
 
 class FilterError(FieldError):
     """A filter's value is of the wrong form: a wrong query parameter, not a wrong body."""
 
     status = 400
     code = "invalid_filter"
+
+
+def parse_words(name: str, text: str, known: Iterable[str]) -> list[str]:
+    """The words that a filter names.
+
+    Raises:
+        FilterError: one of them is none of the known ones.
+    """
+    parts, words = text.split(","), [str(word) for word in known]
+    if not set(parts) <= set(words):
+        raise FilterError(name, f"Give any of these, separated by commas: {', '.join(words)}.")
+    return parts
 
 
 def parse_ids(name: str, text: str) -> list[int]:

@@ -16,8 +16,8 @@ from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import OperationNotFoundError
 from alfa_cloud.events import Listener, wait_set
 from alfa_cloud.models import Operation, OperationEvent, OperationLine, OperationStep
-from alfa_cloud.services.listing import fetch_page, parse_ids, parse_uuids
-from alfa_cloud.specs import TERMINAL_STATES, ListQuery, OperationState, Page
+from alfa_cloud.services.listing import fetch_page, parse_ids, parse_uuids, parse_words
+from alfa_cloud.specs import TERMINAL_STATES, ListQuery, OperationKind, OperationState, Page
 
 SORTS: Final = {
     "id": Operation.id,
@@ -46,11 +46,15 @@ async def get_operation(session: AsyncSession, operation_id: UUID) -> Operation:
 
 
 async def list_operations(session: AsyncSession, asked: ListQuery) -> Page[Operation]:
-    """A page of operations, the newest first."""
+    """A page of operations, the newest first.
+
+    Raises:
+        FilterError: a filter's value is of the wrong form.
+    """
     query: Select[tuple[Operation]] = select(Operation)
-    for name, column in (("state", Operation.state), ("kind", Operation.kind)):
+    for name, known in (("state", OperationState), ("kind", OperationKind)):
         if name in asked.filters:
-            query = query.where(column.in_(asked.filters[name].split(",")))
+            query = query.where(getattr(Operation, name).in_(parse_words(name, asked.filters[name], known)))
     for name, number in (("client", Operation.client_id), ("server", Operation.server_id)):
         if name in asked.filters:
             query = query.where(number.in_(parse_ids(name, asked.filters[name])))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import (
     FieldError,
     HostKeyChangedError,
@@ -27,7 +30,7 @@ from alfa_cloud.remote.look import first_look
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.requirements import Finding
 from alfa_cloud.services import operations
-from alfa_cloud.services.listing import FilterError, fetch_page
+from alfa_cloud.services.listing import MAX_ID, FilterError, fetch_page, parse_words
 from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import (
     Address,
@@ -37,6 +40,7 @@ from alfa_cloud.specs import (
     ListQuery,
     OperationKind,
     Page,
+    ServerRole,
     Tls,
     fingerprint,
 )
@@ -68,23 +72,27 @@ async def get_server(session: AsyncSession, server_id: int, *, lock: bool = Fals
     Raises:
         ServerNotFoundError: there is none.
     """
-    server = await session.get(Server, server_id, with_for_update=lock)
+    server = await session.get(Server, server_id, with_for_update=lock) if server_id <= MAX_ID else None
     if server is None:
         raise ServerNotFoundError(f"There is no server {server_id}.")
     return server
 
 
 async def list_servers(session: AsyncSession, asked: ListQuery) -> Page[Server]:
-    """A page of servers; the active ones, unless `filter[active]` says otherwise."""
+    """A page of servers; the active ones, unless `filter[active]` says otherwise.
+
+    Raises:
+        FilterError: a filter's value is of the wrong form.
+    """
     query: Select[tuple[Server]] = select(Server)
     active = asked.filters.get("active", "true")
     if active not in ("true", "false", "all"):
         raise FilterError("active", "Give true, false or all.")
     if active != "all":
         query = query.where(Server.active.is_(active == "true"))
-    for name in ("role", "database_engine"):
+    for name, known in (("role", ServerRole), ("database_engine", DatabaseEngine)):
         if name in asked.filters:
-            query = query.where(getattr(Server, name).in_(asked.filters[name].split(",")))
+            query = query.where(getattr(Server, name).in_(parse_words(name, asked.filters[name], known)))
     return await fetch_page(session, query, asked, sorts=SORTS, default=(("name", False),), tie=Server.id)
 
 
@@ -102,7 +110,7 @@ async def last_preparations(session: AsyncSession, server_ids: list[int]) -> dic
     """The last preparation of each of these servers."""
     rows = await session.scalars(
         select(Operation)
-        .distinct(Operation.server_id)
+        .ext(distinct_on(Operation.server_id))
         .where(Operation.server_id.in_(server_ids), Operation.kind == OperationKind.PREPARE_SERVER)
         .order_by(Operation.server_id, Operation.created_at.desc())
     )
@@ -198,9 +206,27 @@ async def delete_server(session: AsyncSession, server_id: int) -> None:
     await session.flush()
 
 
-async def shut_off(session: AsyncSession, server_id: int) -> None:
-    """Nothing is done on this server until its host key is pinned anew."""
-    await session.execute(update(Server).where(Server.id == server_id).values(host_key_changed=True, reachable=False))
+async def shut_off(session: AsyncSession, server_id: int, *, pinned: str | None = None) -> None:
+    """Nothing is done on this server until its host key is pinned anew.
+
+    Args:
+        pinned: the key that was not shown; where another one has been pinned since, nothing happens.
+    """
+    which = update(Server).where(Server.id == server_id)
+    if pinned is not None:
+        which = which.where(Server.host_key == pinned)
+    await session.execute(which.values(host_key_changed=True, reachable=False))
+
+
+@asynccontextmanager
+async def shutting_off(sessions: SessionFactory, address: Address) -> AsyncIterator[None]:
+    """A look at a server; one that shows another host key than the pinned one is shut off."""
+    try:
+        yield
+    except HostKeyChangedError:
+        async with sessions.begin() as session:
+            await shut_off(session, address.server_id, pinned=address.host_key)
+        raise
 
 
 def check_usable(server: Server) -> None:

@@ -24,7 +24,7 @@ from alfa_cloud.api.schemas.clients import (
     client_resource,
 )
 from alfa_cloud.api.schemas.operations import LogDocument, OperationDocument, OperationResource, operation_resource
-from alfa_cloud.api.schemas.servers import ServerResource, server_resource
+from alfa_cloud.api.schemas.servers import KEY_CHANGED, ServerResource, server_resource
 from alfa_cloud.api.state import AskDep, Services, ServicesDep
 from alfa_cloud.errors import FieldError
 from alfa_cloud.models import Client, Operation, Server
@@ -97,7 +97,7 @@ async def read_client(client_id: IntId, session: SessionDep, include: ClientIncl
     return await client_document(session, await clients.get_client(session, client_id), include)
 
 
-@router.post("/clients", status_code=201)
+@router.post("/clients/", status_code=201, responses=KEY_CHANGED)
 async def create_or_update_client(
     sent: ClientBody,
     response: Response,
@@ -138,7 +138,8 @@ async def _place(services: Services, server_id: int) -> images.Place:
     if server is None:
         raise FieldError("server_id", f"There is no server {server_id}.")
     servers.check_usable(server)
-    return await images.look_at_place(services.pool, server, services.repository)
+    async with servers.shutting_off(services.sessions, server.address):
+        return await images.look_at_place(services.pool, server, services.repository)
 
 
 @router.patch("/clients/{client_id}")

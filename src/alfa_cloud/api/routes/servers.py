@@ -17,6 +17,7 @@ from alfa_cloud.api.jsonapi.negotiation import Media
 from alfa_cloud.api.jsonapi.query import Listing, lists
 from alfa_cloud.api.routing import ApiRouter
 from alfa_cloud.api.schemas.servers import (
+    KEY_CHANGED,
     SERVER_EXAMPLE,
     ImageCollection,
     ServerCollection,
@@ -68,7 +69,7 @@ async def read_server(server_id: IntId, session: SessionDep) -> ServerDocument:
     return await server_document(session, await servers.get_server(session, server_id))
 
 
-@router.post("/servers", status_code=201)
+@router.post("/servers/", status_code=201)
 async def create_or_update_server(
     sent: ServerBody,
     response: Response,
@@ -151,14 +152,15 @@ async def delete_server(server_id: IntId, session: SessionDep, services: Service
     await services.pool.drop(server_id)
 
 
-@router.get("/servers/{server_id}/images", tags=["images"])
+@router.get("/servers/{server_id}/images", tags=["images"], responses=KEY_CHANGED)
 async def list_server_images(server_id: IntId, services: ServicesDep, listing: ImageListing) -> ImageCollection:
     """The images of the app on a server now, and which clients use each; 503 where the server cannot be asked."""
     async with services.sessions() as session:
         row = await servers.get_server(session, server_id)
         servers.check_usable(row)
         address, layout = row.address, row.layout_spec
-    found = await images.look(services.pool, address, layout, services.repository)
+    async with servers.shutting_off(services.sessions, address):
+        found = await images.look(services.pool, address, layout, services.repository)
     async with services.sessions.begin() as session:
         await servers.remember_images(session, server_id, found)
         users = await images.users_of(session, server_id)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from alfa_cloud.api.jsonapi.documents import Attributes, Collection, Document, Relationships, Resource, ToOne, to_one
 from alfa_cloud.api.jsonapi.fields import BodyModel
+from alfa_cloud.api.jsonapi.negotiation import JSONAPI
 from alfa_cloud.models import Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.keys import fingerprint, parse_host_key
@@ -94,6 +95,15 @@ SERVER_EXAMPLE: Final[dict[str, Any]] = {
     "database_engine": "mariadb",
     "base_domain": "cloud.example.org",
 }
+
+
+KEY_CHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    502: {
+        "description": "The server showed another host key than the pinned one; nothing is done on it any more.",
+        "content": {JSONAPI: {"schema": {"$ref": "#/components/schemas/ErrorDocument"}}},
+    }
+}
+"""What a route answers that looks at a server."""
 
 
 class RequirementValue(Attributes):

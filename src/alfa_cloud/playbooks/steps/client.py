@@ -186,6 +186,9 @@ class Migrate(Step):
     async def apply(self, host: Host) -> None:
         await host.run(app.migrate(self.spec))
 
+    async def undo(self, host: Host) -> None:
+        await host.stop_detached("migrate")
+
 
 @dataclass(frozen=True, slots=True)
 class SetOwner(Step):
@@ -202,6 +205,9 @@ class SetOwner(Step):
 
     async def apply(self, host: Host) -> None:
         await host.run(app.set_owner_password(self.spec, self.password))
+
+    async def undo(self, host: Host) -> None:
+        await host.stop_detached("owner_password")
 
 
 @dataclass(frozen=True, slots=True)
