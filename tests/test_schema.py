@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from alembic import command
 from pydantic_settings import BaseSettings
 
 from alfa_cloud import schema
-from alfa_cloud.config import AppSettings, Settings, networks
+from alfa_cloud.config import Settings, networks
 from alfa_cloud.sandbox.stores import EmbeddedPostgres
+from alfa_cloud.specs import AppProfile
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = {
@@ -30,7 +32,7 @@ def test_the_migrations_make_what_the_models_say(postgres: EmbeddedPostgres, tem
 def test_the_example_names_every_setting() -> None:
     named = set(re.findall(r"^(ALFA_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     wanted = {f"ALFA_{name.upper()}" for name in Settings.model_fields if name != "app"}
-    wanted |= {f"ALFA_APP__{name.upper()}" for name in AppSettings.model_fields}
+    wanted |= {f"ALFA_APP__{name.upper()}" for name in (field.name for field in fields(AppProfile))}
     assert named == wanted
 
 

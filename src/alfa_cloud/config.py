@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from alfa_cloud.specs import AppProfile
@@ -21,28 +22,6 @@ def split_csv(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
-
-
-class AppSettings(BaseModel):
-    """The app profile (`ALFA_APP__...`): how the clients' application is run; Laravel's by default."""
-
-    model_config = ConfigDict(frozen=True)
-
-    image: str = "alfa"
-    port: int = 80
-    health_path: str = "/up"
-    health_deadline_s: float = 120
-    migrate: tuple[str, ...] = ("php", "artisan", "migrate", "--force")
-    migrate_deadline_s: float = 3600
-    owner: tuple[str, ...] = ("php", "artisan", "owner:password", "{login}", "--create")
-    users_table: str = "users"
-    storage_dir: str = "/srv/app/storage"
-    memory_bytes: int = 512 * 1024**2
-    pids: int = 256
-
-    def profile(self) -> AppProfile:
-        """The value that playbooks carry."""
-        return AppProfile(**self.model_dump())
 
 
 class Settings(BaseSettings):
@@ -71,7 +50,7 @@ class Settings(BaseSettings):
     sandbox: bool = False
     """Set by `alfa-cloud sandbox` alone: origins on localhost are allowed."""
 
-    app: AppSettings = AppSettings()
+    app: AppProfile = AppProfile()
 
     lease_s: float = Field(30, gt=0)
     heartbeat_s: float = Field(10, gt=0)
@@ -106,6 +85,15 @@ class Settings(BaseSettings):
     def split(cls, value: Any) -> Any:
         """Comma-separated text becomes a tuple."""
         return split_csv(value)
+
+    @field_validator("app", mode="before")
+    @classmethod
+    def parse_commands(cls, value: Any) -> Any:
+        """Commands stand in their variables as JSON lists."""
+        if not isinstance(value, dict):
+            return value
+        commands = {name: json.loads(value[name]) for name in ("migrate", "owner") if isinstance(value.get(name), str)}
+        return {**value, **commands}
 
     @field_validator("allowed_networks", "trusted_proxies", "server_networks")
     @classmethod

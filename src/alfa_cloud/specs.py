@@ -222,7 +222,6 @@ class AppProfile:
     migrate: tuple[str, ...] = ("php", "artisan", "migrate", "--force")
     migrate_deadline_s: float = 3600
     owner: tuple[str, ...] = ("php", "artisan", "owner:password", "{login}", "--create")
-    users_table: str = "users"
     storage_dir: str = "/srv/app/storage"
     memory_bytes: int = 512 * 1024**2
     pids: int = 256
@@ -251,8 +250,6 @@ class ClientSpec:
     database_user: str
     engine: DatabaseEngine
     tls: Tls
-    turbostart: bool
-    tutorial: bool
     memory_bytes: int
     layout: Layout
     app: AppProfile

@@ -19,6 +19,7 @@ from alfa_cloud.models import OperationLine, OperationStep
 from alfa_cloud.playbooks.playbook import Playbook, Step, name_of
 from alfa_cloud.remote.host import Host
 from alfa_cloud.services import operations
+from alfa_cloud.services import steps as operation_steps
 from alfa_cloud.services.operations import Claim
 from tests.fakes import FakeHost
 
@@ -90,7 +91,7 @@ def run(sessions: SessionFactory, held: Claim, journal: Journal, lease: Lease, r
 
     async def run_steps(*steps: Step, remaining_s: float = 60) -> Failure | None:
         async with sessions.begin() as session:
-            await operations.plan_steps(session, held, [(name_of(step), str(step)) for step in steps])
+            await operation_steps.plan_steps(session, held, [(name_of(step), str(step)) for step in steps])
         runner = Runner(
             Playbook(steps), FakeHost(), journal, lease, retry_delays_s=(0.01, 0.01, 0.01), record_failure=record
         )

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import LeaseLostError
 from alfa_cloud.models import Operation
-from alfa_cloud.services import operations
+from alfa_cloud.services import operations, steps
 from alfa_cloud.services.operations import Claim
 from alfa_cloud.specs import StepState, Stream
 
@@ -168,7 +168,7 @@ class Journal:
             values["step"] = title[:200]
 
         async def record(session: AsyncSession) -> None:
-            await operations.write_step(session, self._claim, position, state)
+            await steps.write_step(session, self._claim, position, state)
             await operations.write(session, self._claim, **values)
 
         await self.flush(record)

@@ -23,6 +23,7 @@ from alfa_cloud.playbooks.playbook import name_of
 from alfa_cloud.remote import requirements
 from alfa_cloud.remote.host import Host
 from alfa_cloud.services import operations, outcomes, servers
+from alfa_cloud.services import steps as steps_of
 from alfa_cloud.services.operations import Claim
 from alfa_cloud.specs import OperationKind, OperationState
 from alfa_cloud.vault import Vault
@@ -214,8 +215,8 @@ async def _run(
 ) -> Failure | None:
     steps = plan.playbook.steps
     async with engine.sessions.begin() as session:
-        touched = await operations.last_touched(session, claim)
-        await operations.plan_steps(session, claim, [(name_of(step), str(step)) for step in steps])
+        touched = await steps_of.last_touched(session, claim)
+        await steps_of.plan_steps(session, claim, [(name_of(step), str(step)) for step in steps])
     runner = Runner(
         plan.playbook,
         host,

@@ -144,9 +144,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
         sessions=sessions,
         broker=broker,
         vault=vault,
-        profile=Profile(
-            settings.app.profile(), settings.min_free_bytes, settings.certbot_email, settings.certbot_server
-        ),
+        profile=Profile(settings.app, settings.min_free_bytes, settings.certbot_email, settings.certbot_server),
         limits=Limits(
             settings.lease_s,
             settings.heartbeat_s,

@@ -34,8 +34,6 @@ def client_spec(client: Client, server: Server, app: AppProfile) -> ClientSpec:
         database_user=client.database,
         engine=server.engine,
         tls=tls,
-        turbostart=client.turbostart,
-        tutorial=client.tutorial,
         memory_bytes=int(client.max_resources.get("memory_bytes", app.memory_bytes)),
         layout=layout,
         app=app,

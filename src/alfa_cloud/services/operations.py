@@ -6,14 +6,12 @@ means that another worker has taken over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid6 import uuid7
 
@@ -23,16 +21,14 @@ from alfa_cloud.errors import (
     NotRetryableError,
     OperationNotFoundError,
 )
-from alfa_cloud.models import Client, Operation, OperationStep
+from alfa_cloud.models import Client, Operation
 from alfa_cloud.services import outcomes
-from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, StepState, fingerprint
+from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, fingerprint
 
 UNFINISHED: Final = (OperationState.QUEUED, OperationState.RUNNING)
 
 CANCELLABLE: Final = frozenset({OperationKind.CREATE_CLIENT, OperationKind.PREPARE_SERVER})
 """Kinds that can be stopped while they run; any operation can while it is queued."""
-
-MAX_TITLE: Final = 200
 
 SERVER_LOCK: Final = 0x616C6661
 """Namespace of the advisory locks that serialize claims on one server."""
@@ -246,39 +242,6 @@ async def finish(
     if state is OperationState.OK:
         values["progress"] = 1.0
     await write(session, claim, **values)
-
-
-async def plan_steps(session: AsyncSession, claim: Claim, steps: Sequence[tuple[str, str]]) -> None:
-    """List the steps that will be done, as (name, title); those of an earlier attempt stay as they are."""
-    rows = [
-        {"operation_id": claim.operation_id, "position": position, "name": name, "title": title[:MAX_TITLE]}
-        for position, (name, title) in enumerate(steps)
-    ]
-    if rows:
-        await session.execute(insert(OperationStep).values(rows).on_conflict_do_nothing())
-
-
-async def last_touched(session: AsyncSession, claim: Claim) -> int:
-    """The position of the last step that any attempt has begun; -1 where none was."""
-    query = select(func.max(OperationStep.position)).where(
-        OperationStep.operation_id == claim.operation_id, OperationStep.state != StepState.PENDING
-    )
-    found = await session.scalar(query)
-    return -1 if found is None else found
-
-
-async def write_step(session: AsyncSession, claim: Claim, position: int, state: StepState) -> None:
-    """Record where a step stands."""
-    values: dict[str, Any] = {"state": state}
-    if state is StepState.RUNNING:
-        values |= {"started_at": func.coalesce(OperationStep.started_at, func.clock_timestamp()), "finished_at": None}
-    else:
-        values["finished_at"] = func.clock_timestamp()
-    await session.execute(
-        update(OperationStep)
-        .where(OperationStep.operation_id == claim.operation_id, OperationStep.position == position)
-        .values(**values)
-    )
 
 
 DUE: Final = text(

@@ -23,8 +23,14 @@ from alfa_cloud.api.schemas.clients import (
     ClientUpdate,
     client_resource,
 )
-from alfa_cloud.api.schemas.operations import LogDocument, OperationDocument, OperationResource, operation_resource
-from alfa_cloud.api.schemas.servers import KEY_CHANGED, ServerResource, server_resource
+from alfa_cloud.api.schemas.operations import (
+    ENDED,
+    LogDocument,
+    OperationDocument,
+    OperationResource,
+    operation_resource,
+)
+from alfa_cloud.api.schemas.servers import KEY_CHANGED, NO_SUCH, ServerResource, server_resource
 from alfa_cloud.api.state import AskDep, Services, ServicesDep
 from alfa_cloud.errors import FieldError
 from alfa_cloud.models import Client, Operation, Server
@@ -97,7 +103,7 @@ async def read_client(client_id: IntId, session: SessionDep, include: ClientIncl
     return await client_document(session, await clients.get_client(session, client_id), include)
 
 
-@router.post("/clients/", status_code=201, responses=KEY_CHANGED)
+@router.post("/clients/", status_code=201, responses={200: {"model": ClientDocument}, **NO_SUCH, **KEY_CHANGED})
 async def create_or_update_client(
     sent: ClientBody,
     response: Response,
@@ -171,7 +177,7 @@ async def _client_after(
         return status, await client_document(session, await clients.get_client(session, client_id))
 
 
-@router.delete("/clients/{client_id}", status_code=202)
+@router.delete("/clients/{client_id}", status_code=202, responses=ENDED)
 async def delete_client(client_id: IntId, session: SessionDep, caller: CallerDep, ask: AskDep) -> OperationDocument:
     """Remove a client whose creation failed, with whatever may be left of it on its server."""
     return await ask.accepted(session, await clients.delete_client(session, client_id, caller))

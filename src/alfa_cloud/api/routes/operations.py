@@ -14,6 +14,7 @@ from alfa_cloud.api.jsonapi.negotiation import Media
 from alfa_cloud.api.jsonapi.query import Listing, lists
 from alfa_cloud.api.routing import ApiRouter
 from alfa_cloud.api.schemas.operations import (
+    ENDED,
     LogDocument,
     LogResource,
     OperationCollection,
@@ -70,13 +71,13 @@ async def read_operation_log(
     )
 
 
-@router.post("/operations/{operation_id}/cancel", status_code=202)
+@router.post("/operations/{operation_id}/cancel", status_code=202, responses=ENDED)
 async def cancel_operation(operation_id: UuidId, session: SessionDep, ask: AskDep) -> OperationDocument:
     """Stop it between steps, and take back what it did; 409 where it cannot be stopped."""
     return await ask.accepted(session, await operations.cancel(session, operation_id))
 
 
-@router.post("/operations/{operation_id}/retry", status_code=202)
+@router.post("/operations/{operation_id}/retry", status_code=202, responses=ENDED)
 async def retry_operation(
     operation_id: UuidId, session: SessionDep, ask: AskDep, caller: CallerDep
 ) -> OperationDocument:

@@ -18,6 +18,7 @@ from alfa_cloud.api.jsonapi.query import Listing, lists
 from alfa_cloud.api.routing import ApiRouter
 from alfa_cloud.api.schemas.servers import (
     KEY_CHANGED,
+    NO_SUCH,
     SERVER_EXAMPLE,
     ImageCollection,
     ServerCollection,
@@ -69,7 +70,7 @@ async def read_server(server_id: IntId, session: SessionDep) -> ServerDocument:
     return await server_document(session, await servers.get_server(session, server_id))
 
 
-@router.post("/servers/", status_code=201)
+@router.post("/servers/", status_code=201, responses={200: {"model": ServerDocument}, **NO_SUCH})
 async def create_or_update_server(
     sent: ServerBody,
     response: Response,

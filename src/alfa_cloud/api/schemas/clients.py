@@ -17,7 +17,7 @@ from alfa_cloud.services.client_specs import client_url
 from alfa_cloud.services.clients import actions
 from alfa_cloud.specs import ClientStatus, Secret, Tls
 
-BIDI: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _email(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -87,6 +87,12 @@ class OperationDocument(Document[OperationResource]):
 
 class OperationCollection(Collection[OperationResource]):
     """A page of operations."""
+
+
+ENDED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": OperationDocument, "description": "It ended within `wait_s`; `completed` tells how."}
+}
+"""What a command answers beside 202."""
 
 
 class LineValue(Attributes):

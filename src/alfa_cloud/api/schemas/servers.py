@@ -97,7 +97,11 @@ SERVER_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-KEY_CHANGED: Final[dict[int | str, dict[str, Any]]] = {
+Responses = dict[int | str, dict[str, Any]]
+
+NO_SUCH: Final[Responses] = {404: {"$ref": "#/components/responses/404"}}
+"""What a route answers whose body names an id."""
+KEY_CHANGED: Final[Responses] = {
     502: {
         "description": "The server showed another host key than the pinned one; nothing is done on it any more.",
         "content": {JSONAPI: {"schema": {"$ref": "#/components/schemas/ErrorDocument"}}},
