@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ class Cloud:
     redis: EmbeddedRedis
     database: str
     server_id: str
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start_worker(self, failpoint: str = "") -> subprocess.Popen[bytes]:
         """A worker that dies where the failpoint says."""
         self.system.environment["ALFA_FAILPOINT"] = failpoint
-        try:
-            return self.system.start_worker()
-        finally:
-            self.system.environment.pop("ALFA_FAILPOINT")
+        self.workers.append(self.system.start_worker())
+        del self.system.environment["ALFA_FAILPOINT"]
+        return self.workers[-1]
 
     def sql(self, query: str) -> str:
         """What the service's own database says."""
