@@ -63,8 +63,8 @@ async def end(api: Api, operation_id: str, state: OperationState, *texts: str) -
         )
         row.last_seq += len(texts)
         row.state, row.finished_at = state, datetime.now(UTC)
-        ids = {"operation_id": row.id, "client_id": row.client_id, "server_id": row.server_id}
-        await apply(session, OperationKind(row.kind), state, **ids)
+        kind, client_id = OperationKind(row.kind), row.client_id
+        await apply(session, kind, state, operation_id=row.id, client_id=client_id, server_id=row.server_id)
 
 
 # Creating
@@ -140,7 +140,7 @@ async def test_an_image_that_is_not_there_is_refused_with_those_that_are(
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     *(({"name": name}, "name", "invalid_value") for name in ("", "A", "a_b", "-a", "a-", "a" * 41, "a\n", "имя", None)),
-    *(({"name": name}, "name", "invalid") for name in ("admin", "www", "mol")),
+    *(({"name": name}, "name", "invalid") for name in ("admin", "www", "mol", "ab--cd", "xn--a")),
     *(
         ({"email": email}, "email", "invalid_email")
         for email in ("", "x", "a@b", "-a@example.org", "A <a@example.org>")

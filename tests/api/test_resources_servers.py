@@ -111,6 +111,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"role": "nothing"}, "role", "invalid_value"),
     ({"base_domain": "Cloud.Example"}, "base_domain", "invalid_domain"),
     ({"base_domain": "localhost"}, "base_domain", "invalid_domain"),
+    ({"base_domain": "10.20.30.40"}, "base_domain", "invalid_domain"),
+    ({"base_domain": "xn--a.example.org"}, "base_domain", "invalid_domain"),
     ({"max_clients": 0}, "max_clients", "invalid_value"),
     ({"max_parallel": 65}, "max_parallel", "invalid_value"),
     ({"active": "yes"}, "active", "invalid_value"),
@@ -201,8 +203,9 @@ async def test_an_update_refuses_null_and_ids_that_are_not_there(api: Api, unreg
             ("server_not_found", None)
         ]
     for wrong in ("99", "0", "-1", "x", "2147483648", "1.5", "٣"):
-        for method, options in (("GET", {}), ("PATCH", {"json": {}}), ("DELETE", {})):
-            assert await api.refused(method, f"/servers/{wrong}", 404, **options)
+        assert await api.refused("PATCH", f"/servers/{wrong}", 404, json={})
+        for method in ("GET", "DELETE"):
+            assert await api.refused(method, f"/servers/{wrong}", 404)
 
 
 async def test_the_database_system_stays_while_clients_stand_on_it(api: Api, unregistered: dict[str, Any]) -> None:
@@ -307,6 +310,9 @@ async def test_a_server_that_is_away_cannot_be_asked_for_images(
     try:
         refused = await api.refused("GET", f"/servers/{made['data']['id']}/images", 503)
         assert refused == [("server_unavailable", None)]
+        new = {"name": "offline", "email": "lab@example.org", "server_id": int(made["data"]["id"])}
+        created = (await api.post("/clients/", new))["data"]["attributes"]
+        assert (created["image"], created["status"]) == ("1.0.0-master", "creating")
         moved = {"username": practice.username}
         assert await api.refused("PATCH", f"/servers/{made['data']['id']}", 422, json=moved) == [
             ("server_unreachable", "")

@@ -21,6 +21,7 @@ from alfa_cloud.models import Operation, OperationLine
 from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
 from alfa_cloud.specs import OperationKind
 from alfa_cloud.vault import Vault
+from tests.api.resources import Described
 from tests.factories import make_client, make_operation, make_server
 from tests.system import System
 
@@ -31,10 +32,17 @@ TEXT = {"Accept": "text/plain"}
 class Running:
     """A service without a worker, and what a worker would write."""
 
-    def __init__(self, system: System, sessions: SessionFactory, vault: Vault) -> None:
+    def __init__(self, system: System, sessions: SessionFactory, vault: Vault, described: Described) -> None:
         self.http = system.http
+        self.described = described
         self.sessions = sessions
         self.vault = vault
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer, which is as the OpenAPI document tells."""
+        answer = await self.http.request(method, path, **options)
+        self.described.check(answer)
+        return answer
 
     async def creation(self) -> tuple[int, UUID]:
         """A client, and the queued operation that creates it."""
@@ -96,14 +104,15 @@ async def running(
     engine = create_async_engine(url, poolclass=NullPool)
     stores = {"database_url": url, "redis_url": redis_store.url, "secret_key": secret_key}
     async with System(tmp_path_factory.mktemp("streams"), settings={}, **stores) as system:
-        yield Running(system, make_session_factory(engine), vault)
+        described = Described(await system.call("GET", "/openapi.json", status=200))
+        yield Running(system, make_session_factory(engine), vault, described)
     await engine.dispose()
     postgres.drop_database("streams")
 
 
 async def test_a_long_poll_ends_with_a_line(running: Running) -> None:
     client_id, operation_id = await running.creation()
-    poll = asyncio.create_task(running.http.get(f"/clients/{client_id}/create_log?wait_s=30"))
+    poll = asyncio.create_task(running.ask("GET", f"/clients/{client_id}/create_log?wait_s=30"))
     await asyncio.sleep(0.3)
     assert not poll.done()
     await running.write(operation_id, "hello")
@@ -111,7 +120,7 @@ async def test_a_long_poll_ends_with_a_line(running: Running) -> None:
         page = (await poll).json()
     assert [line["text"] for line in page["data"]["attributes"]["lines"]] == ["hello"]
     assert page["links"]["next"] == f"/clients/{client_id}/create_log?after_seq=1&wait_s=30"
-    poll = asyncio.create_task(running.http.get(page["links"]["next"]))
+    poll = asyncio.create_task(running.ask("GET", page["links"]["next"]))
     await running.write(operation_id, state="ok")
     async with asyncio.timeout(10):
         page = (await poll).json()
@@ -132,7 +141,7 @@ async def test_a_stream_goes_on_over_a_retry_without_a_gap(running: Running) -> 
         assert (end["event"], "id" in end, json.loads(end["data"])["completed"]) == ("completed", False, "error")
         with pytest.raises(StopAsyncIteration):
             await anext(events)
-    retried = (await running.http.post(f"/operations/{operation_id}/retry")).json()["data"]["id"]
+    retried = (await running.ask("POST", f"/operations/{operation_id}/retry")).json()["data"]["id"]
     async with running.events(path, **{"Last-Event-ID": "2"}) as events:
         await running.write(UUID(retried), "four", state="ok")
         rest = await after(events, 3)
@@ -146,16 +155,16 @@ async def test_plain_text_is_what_there_is_or_follows_to_the_end(running: Runnin
     client_id, operation_id = await running.creation()
     await running.write(operation_id, "one")
     path = f"/clients/{client_id}/create_log"
-    answer = await running.http.get(path, headers=TEXT)
+    answer = await running.ask("GET", path, headers=TEXT)
     assert (answer.headers["content-type"], answer.text) == ("text/plain; charset=utf-8", "one\n")
-    follow = asyncio.create_task(running.http.get(f"{path}?follow_log=true", headers=TEXT))
+    follow = asyncio.create_task(running.ask("GET", f"{path}?follow_log=true", headers=TEXT))
     await asyncio.sleep(0.2)
     assert not follow.done()
     await running.write(operation_id, "two", state="error")
     async with asyncio.timeout(10):
         assert (await follow).text == "one\ntwo\ncompleted: error\n"
     missing: dict[str, Any] = {"headers": TEXT, "params": {"follow_log": "true"}}
-    assert (await running.http.get("/clients/999/create_log", **missing)).status_code == 404
+    assert (await running.ask("GET", "/clients/999/create_log", **missing)).status_code == 404
 
 
 async def test_events_tell_every_change_and_go_on_after_the_last_one(running: Running) -> None:
@@ -173,9 +182,9 @@ async def test_events_tell_every_change_and_go_on_after_the_last_one(running: Ru
     assert json.loads(ended["data"])["state"] == "error"
     assert int(ended["id"]) > int(started["id"]) > int(queued["id"])
     for wrong in ("x", "-1"):
-        refused = await running.http.get("/events", headers={**SSE, "Last-Event-ID": wrong})
+        refused = await running.ask("GET", "/events", headers={**SSE, "Last-Event-ID": wrong})
         assert refused.json()["errors"][0]["source"] == {"header": "Last-Event-ID"}
-    assert (await running.http.get("/events", headers={"Accept": "application/json"})).status_code == 406
+    assert (await running.ask("GET", "/events", headers={"Accept": "application/json"})).status_code == 406
 
 
 async def test_a_command_waits_for_the_end(running: Running) -> None:
@@ -183,10 +192,10 @@ async def test_a_command_waits_for_the_end(running: Running) -> None:
     await running.write(operation_id, state="error")
     async with running.sessions.begin() as session:
         await session.execute(text("UPDATE clients SET status = 'failed' WHERE id = :id"), {"id": client_id})
-    asked = asyncio.create_task(running.http.delete(f"/clients/{client_id}?wait_s=20"))
+    asked = asyncio.create_task(running.ask("DELETE", f"/clients/{client_id}?wait_s=20"))
     listed: list[Any] = []
     while not listed:
-        found = await running.http.get(f"/operations?filter[client]={client_id}&filter[kind]=delete_client")
+        found = await running.ask("GET", f"/operations?filter[client]={client_id}&filter[kind]=delete_client")
         listed = found.json()["data"]
     assert not asked.done()
     await running.write(UUID(listed[0]["id"]), state="ok")

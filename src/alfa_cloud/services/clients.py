@@ -110,8 +110,11 @@ def _day(name: str, text: str) -> date:
     return found
 
 
-def normal_domain(domain: str) -> str:
+def normal_domain(domain: str, *, field: str = "domain") -> str:
     """A domain in the form that goes to nginx and certbot: lower-case A-labels.
+
+    Args:
+        field: what the domain is made of, for the error.
 
     Raises:
         FieldError: it is no domain name.
@@ -119,10 +122,10 @@ def normal_domain(domain: str) -> str:
     try:
         ascii_form = idna.encode(domain.strip().rstrip("."), uts46=True, std3_rules=True).decode()
     except (idna.IDNAError, UnicodeError) as error:
-        raise FieldError("domain", "This is not a domain name.") from error
+        raise FieldError(field, "This is not a domain name, and no part of one.") from error
     labels = ascii_form.split(".")
     if len(ascii_form) > 253 or len(labels) < 2 or labels[-1].isdecimal():
-        raise FieldError("domain", "A full domain name of at most 253 characters is needed, such as lab.example.org.")
+        raise FieldError(field, "A full domain name of at most 253 characters is needed, such as lab.example.org.")
     return ascii_form
 
 
@@ -183,7 +186,8 @@ async def create_client(
     server = await _server_for(session, values["server_id"])
     if values["name"] in RESERVED_NAMES:
         raise FieldError("name", "This name is reserved; take another one.")
-    domain = normal_domain(values.get("domain") or f"{values['name']}.{server.base_domain}")
+    given = values.get("domain")
+    domain = normal_domain(given) if given else normal_domain(f"{values['name']}.{server.base_domain}", field="name")
     image, image_ref = resolve_image(values.get("image"), images, server.role, repository)
     await _check_free(session, values["name"], domain)
     client = Client(

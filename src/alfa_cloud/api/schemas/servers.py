@@ -13,9 +13,11 @@ from pydantic_core import PydanticCustomError
 from alfa_cloud.api.jsonapi.documents import Attributes, Collection, Document, Relationships, Resource, ToOne, to_one
 from alfa_cloud.api.jsonapi.fields import BodyModel
 from alfa_cloud.api.jsonapi.negotiation import JSONAPI
+from alfa_cloud.errors import FieldError
 from alfa_cloud.models import Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.keys import fingerprint, parse_host_key
+from alfa_cloud.services.clients import normal_domain
 from alfa_cloud.specs import DatabaseEngine, ServerRole, Tls
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9._:-]{1,253}", re.ASCII)
@@ -46,8 +48,15 @@ MaxClients = Annotated[int, Field(ge=1, le=10_000)]
 MaxParallel = Annotated[int, Field(ge=1, le=64, description="Operations on it at once.")]
 
 
+def _is_domain(value: str) -> bool:
+    try:
+        return re.fullmatch(_DOMAIN_PATTERN, value) is not None and normal_domain(value) == value
+    except FieldError:
+        return False
+
+
 def _base_domain(value: str) -> str:
-    if not re.fullmatch(_DOMAIN_PATTERN, value):
+    if not _is_domain(value):
         raise PydanticCustomError("invalid_domain", "Give a domain name in lower case, such as cloud.example.org")
     return value
 
