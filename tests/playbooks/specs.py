@@ -31,8 +31,6 @@ def make_spec(**values: Any) -> ClientSpec:
         "database_user": f"alfa_{number}",
         "engine": DatabaseEngine.POSTGRESQL,
         "tls": Tls.NONE,
-        "turbostart": False,
-        "tutorial": False,
         "memory_bytes": 512 * 1024**2,
         "layout": Layout(),
         "app": AppProfile(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, update
@@ -68,9 +68,15 @@ async def _client_is_alive(session: AsyncSession, client_id: int) -> None:
 async def _client_failed(session: AsyncSession, client_id: int) -> None:
     await session.execute(
         update(Client)
-        .where(Client.id == client_id, Client.activated_at.is_(None))
+        .where(Client.id == client_id, Client.activated_at.is_(None), Client.status != ClientStatus.DELETING)
         .values(status=ClientStatus.FAILED, available=False, available_reason="the creation failed")
     )
+
+
+STATUS_MEANWHILE: Final = {
+    OperationKind.CREATE_CLIENT: ClientStatus.CREATING,
+    OperationKind.DELETE_CLIENT: ClientStatus.DELETING,
+}
 
 
 async def restart(session: AsyncSession, kind: OperationKind, operation_id: UUID, client_id: int | None) -> None:
@@ -78,6 +84,6 @@ async def restart(session: AsyncSession, kind: OperationKind, operation_id: UUID
     if client_id is None:
         return
     values: dict[str, Any] = {"operation_id": operation_id}
-    if kind is OperationKind.CREATE_CLIENT:
-        values["status"] = ClientStatus.CREATING
+    if kind in STATUS_MEANWHILE:
+        values["status"] = STATUS_MEANWHILE[kind]
     await session.execute(update(Client).where(Client.id == client_id).values(**values))
