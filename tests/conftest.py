@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
 import pytest
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -13,6 +14,10 @@ from alfa_cloud import schema
 from alfa_cloud.db import SessionFactory, make_session_factory
 from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
 from alfa_cloud.vault import Vault, new_key
+
+# The same examples each time, so that a run says something of the change and not of chance; no time limits.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice"]
 

@@ -47,6 +47,7 @@ async def web_port() -> AsyncIterator[int]:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         await reader.readline()
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
@@ -59,6 +60,7 @@ async def silent_port() -> AsyncIterator[int]:
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(wait, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]

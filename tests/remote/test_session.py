@@ -252,21 +252,26 @@ async def test_the_key_may_come_from_a_function(practice: Practice) -> None:
 
 
 async def test_a_dead_server_delays_nobody(practice: Practice) -> None:
-    # A listener that never answers.
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
-    pool = SshPool(CLIENT_KEY[0], allowed_networks=LOOPBACK, connect_timeout_s=1)
+    pool = SshPool(CLIENT_KEY[0], allowed_networks=LOOPBACK, connect_timeout_s=4)
     dead = replace(practice.server.address, server_id=2, port=port)
     waiting = [asyncio.create_task(pool.connect(dead)) for _ in range(50)]
     began = time.monotonic()
     assert (await practice.host(pool=pool).run(sh("echo fine"))).text == "fine\n"
-    assert time.monotonic() - began < 0.9
+    assert not any(task.done() for task in waiting)
     done = await asyncio.gather(*waiting, return_exceptions=True)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
     assert {type(error) for error in done} == {HostUnreachableError}
     assert {error.meta["reason"] for error in done if isinstance(error, HostUnreachableError)} == {"timeout"}
     await pool.close()
     silent.close()
+    await asyncio.sleep(0.1)  # its streams close
 
 
 async def test_errors_say_why_and_echo_nothing(practice: Practice) -> None:

@@ -59,7 +59,7 @@ def render(spec: ClientSpec, secrets: ClientSecrets) -> bytes:
         "services": {SERVICE: service},
         "networks": {spec.layout.docker_network: {"external": True}},
     }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+    return yaml.safe_dump(document, sort_keys=False).encode()
 
 
 def label_of(content: bytes) -> str:

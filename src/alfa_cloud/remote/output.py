@@ -138,11 +138,10 @@ class OutputPipeline:
         return _cut(self._visible(masked), always=True)
 
     def _clean(self, block: bytes) -> list[str]:
-        text = self._visible(self._masker.mask(block))
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        lines = text.split("\n")
-        if not lines[-1] and block[-1:] in b"\r\n":
+        # Before anything is taken out: what is left of a CR, a colour and an LF is no CRLF.
+        block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
+        lines = self._visible(self._masker.mask(block)).split("\n")
+        if not lines[-1] and block.endswith(b"\n"):
             lines.pop()
         if lines and max(map(len, lines)) * 4 > LINE_BYTES:
             lines = [_cut(line) if len(line) * 4 > LINE_BYTES else line for line in lines]
