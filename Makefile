@@ -12,7 +12,7 @@ run: $(VENV)/.sandbox  ## everything on this machine, with a practice server
 test: $(VENV)/.dev  ## the fast suite, and the small lab suite where root and a Docker engine are there
 	$(BIN)/python -m pytest
 
-lab: $(VENV)/.dev  ## the whole lab suite: real hosts
+lab: $(VENV)/.dev  ## the lab suite alone, and required: real hosts
 	ALFA_LAB=full $(BIN)/python -m pytest tests/lab
 
 check: $(VENV)/.dev  ## all that CI runs
