@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import httpx
 
+from alfa_cloud.sandbox import child
+
 LOGIN, PASSWORD = "админ", "пароль-администратора-1"
 START_S = 30.0
 
@@ -60,13 +62,11 @@ class System:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """One process of the service; its log is in the folder."""
         with (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
+            process = child.spawn(
                 [sys.executable, "-m", "alfa_cloud.cli", *arguments],
                 env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                log=log,
+                death_signal=signal.SIGKILL,
             )
         self.processes.append(process)
         return process
