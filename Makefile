@@ -4,7 +4,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lab bench openapi lock format
+.PHONY: run test check lab bench docs openapi lock format
 
 run: $(VENV)/.sandbox  ## everything on this machine, with a practice server
 	@exec $(BIN)/alfa-cloud sandbox --port $(PORT)
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## all that CI runs
 
 bench: $(VENV)/.dev  ## each benchmark with its peer or its limit beside it
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev  ## docs/frontend.md and the examples of the OpenAPI document, by a real run
+	ALFA_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs
 
 openapi: $(VENV)/.dev  ## the OpenAPI document
 	@$(BIN)/alfa-cloud openapi

@@ -19,7 +19,7 @@ from alfa_cloud.vault import Vault, new_key
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
-pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice"]
+pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fixtures.cloud"]
 
 NUMBERS = count(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from alfa_cloud.errors import CommandFailedError
 from alfa_cloud.remote.command import Command
@@ -28,6 +29,7 @@ class FakeHost:
     statuses: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     http: int = 200
 
     async def run(self, command: Command, *, check: bool = True) -> Result:
@@ -60,6 +62,10 @@ class FakeHost:
     async def warn(self, text: str) -> None:
         """Remember a warning."""
         self.warnings.append(text)
+
+    async def report(self, **facts: Any) -> None:
+        """Remember facts."""
+        self.facts |= facts
 
     def lines(self) -> list[str]:
         """The commands as people read them."""

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from alfa_cloud.specs import AppProfile
+from alfa_cloud.profile import MailProfile, Profile, Source
+from alfa_cloud.specs import AppProfile, Secret
 
 Network = IPv4Network | IPv6Network
 Csv = NoDecode
@@ -32,6 +33,22 @@ class Settings(BaseSettings):
     database_url: str
     redis_url: str
     smtp_url: str = ""
+    mail_from: str = ""
+    mail_contact: str = ""
+    """Whom a letter's reader may ask; empty is whoever sent it."""
+    mail_templates: str = ""
+    """A folder whose files replace the built-in letters of the same name."""
+    send_success_automatically: bool = False
+    reminders: bool = True
+    reminder_days: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Csv] = (30, 14, 7, 3, 1)
+    remind_from_hour: int = Field(9, ge=0, le=23)
+    expired_letter: bool = False
+    """Whether a letter says that the term has ended."""
+    block_expired: bool = True
+    letter_delays_s: Annotated[tuple[float, ...], Csv] = (0.0, 30.0, 120.0, 600.0, 900.0)
+    """Before each try to hand a letter over, while the mail server takes none."""
+    users_interval_s: float = Field(600, gt=0)
+    dns_interval_s: float = Field(600, gt=0)
     timezone: str = "Europe/Moscow"
     secret_key: Annotated[tuple[SecretStr, ...], Csv]
     """Keys that encrypt secrets in the database, the current one first; 32 bytes each, base64."""
@@ -39,6 +56,12 @@ class Settings(BaseSettings):
     admin_login: str | None = None
     admin_password: SecretStr | None = None
     """The first administrator; read only while the database has none."""
+    login_tries: int = Field(10, ge=1)
+    """Wrong logins that an address has free; then one after each pause."""
+    login_pause_s: float = Field(30, gt=0)
+    login_tries_all: int = Field(50, ge=1)
+    """The same for all addresses together that no right login came from."""
+    login_pause_all_s: float = Field(1, gt=0)
 
     allowed_origins: Annotated[tuple[str, ...], Csv]
     allowed_networks: Annotated[tuple[str, ...], Csv]
@@ -51,6 +74,7 @@ class Settings(BaseSettings):
     """Set by `alfa-cloud sandbox` alone: origins on localhost are allowed."""
 
     app: AppProfile = AppProfile()
+    source: Source = Source()
 
     lease_s: float = Field(30, gt=0)
     heartbeat_s: float = Field(10, gt=0)
@@ -64,6 +88,9 @@ class Settings(BaseSettings):
     log_bytes: int = Field(10_000_000, ge=100_000)
     log_keep_days: int = Field(90, ge=1)
     probe_interval_s: float = Field(60, gt=0)
+    sample_keep_days: int = Field(14, ge=1)
+    reboot_deadline_s: float = Field(600, gt=0)
+    """How long a server may be away that is rebooted."""
     min_free_bytes: int = 2_000_000_000
     certbot_email: str = ""
     certbot_server: str = ""
@@ -79,6 +106,8 @@ class Settings(BaseSettings):
         "trusted_proxies",
         "server_networks",
         "retry_delays_s",
+        "reminder_days",
+        "letter_delays_s",
         mode="before",
     )
     @classmethod
@@ -86,13 +115,14 @@ class Settings(BaseSettings):
         """Comma-separated text becomes a tuple."""
         return split_csv(value)
 
-    @field_validator("app", mode="before")
+    @field_validator("app", "source", mode="before")
     @classmethod
     def parse_commands(cls, value: Any) -> Any:
         """Commands stand in their variables as JSON lists."""
         if not isinstance(value, dict):
             return value
-        commands = {name: json.loads(value[name]) for name in ("migrate", "owner") if isinstance(value.get(name), str)}
+        names = ("migrate", "owner", "demo", "demo_inverse", "dev_frontend", "master_frontend")
+        commands = {name: json.loads(value[name]) for name in names if isinstance(value.get(name), str)}
         return {**value, **commands}
 
     @field_validator("allowed_networks", "trusted_proxies", "server_networks")
@@ -123,6 +153,28 @@ class Settings(BaseSettings):
         if self.heartbeat_s * 2 > self.lease_s:
             raise ValueError("ALFA_HEARTBEAT_S must be at most half of ALFA_LEASE_S")
         return self
+
+    @property
+    def profile(self) -> Profile:
+        """What plans take of these settings."""
+        mail = MailProfile(
+            smtp_url=Secret(self.smtp_url),
+            sender=self.mail_from,
+            contact=self.mail_contact,
+            templates=self.mail_templates,
+            delays_s=self.letter_delays_s,
+            success_automatically=self.send_success_automatically,
+        )
+        return Profile(
+            self.app,
+            self.min_free_bytes,
+            self.certbot_email,
+            self.certbot_server,
+            mail=mail,
+            zone=ZoneInfo(self.timezone),
+            source=self.source,
+            reboot_deadline_s=self.reboot_deadline_s,
+        )
 
 
 def networks(entries: tuple[str, ...]) -> tuple[Network, ...]:

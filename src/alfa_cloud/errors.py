@@ -4,10 +4,12 @@ AlfaCloudError          500
 ├── NotFoundError       404  ServerNotFoundError, ClientNotFoundError, OperationNotFoundError
 ├── ConflictError       409  ClientNameTakenError, ClientDomainTakenError, ServerNameTakenError,
 │                            ServerInUseError, NotCancellableError, NotRetryableError, ClientStateError
-├── InvalidError        422  FieldError and its leaves: one wrong field, named by its pointer
+├── InvalidError        422  FieldError and its leaves: one wrong field, named by its pointer; LetterInvalidError
 ├── ForbiddenError      403
 ├── RemoteError         502  HostUnreachableError*, ConnectionLostError*, HostKeyChangedError,
 │                            LoginRefusedError, CommandFailedError, CommandTimeoutError (504)
+├── MailError           502  MailServerError*, MailRefusedError, MailUncertainError
+├── LetterTemplateError 500  a letter's template is broken
 ├── PlaybookError       500  StepFailedError, StepNotConvergedError, OperationTimeoutError
 └── LeaseLostError      500  this worker was replaced: it stops without another word
 
@@ -152,6 +154,13 @@ class FieldError(InvalidError):
         self.field_code = code or self.code
 
 
+class LetterInvalidError(InvalidError):
+    """A letter cannot be written of these values, or not to this address."""
+
+    code = "letter_invalid"
+    title = "The letter cannot be written"
+
+
 class ForbiddenError(AlfaCloudError):
     """The request is not allowed."""
 
@@ -228,6 +237,43 @@ class CommandTimeoutError(RemoteError):
     status = 504
     code = "command_timeout"
     title = "A command took too long on the server"
+
+
+class MailError(AlfaCloudError):
+    """A letter was not handed over."""
+
+    status = 502
+    code = "mail_error"
+    title = "The letter could not be sent"
+
+
+class MailServerError(MailError):
+    """The mail server cannot be reached, or takes no letters at the moment; it has not taken this one."""
+
+    code = "mail_server"
+    title = "The mail server does not take letters now"
+    retryable = True
+
+
+class MailRefusedError(MailError):
+    """The mail server refuses for good: the login, an address or the letter."""
+
+    code = "mail_refused"
+    title = "The mail server refuses the letter"
+
+
+class MailUncertainError(MailError):
+    """The connection ended between the letter and the server's answer: it may have arrived."""
+
+    code = "mail_uncertain"
+    title = "The letter may have arrived, or not"
+
+
+class LetterTemplateError(AlfaCloudError):
+    """A template of a letter is broken."""
+
+    code = "letter_template"
+    title = "The template of a letter is broken"
 
 
 class PlaybookError(AlfaCloudError):

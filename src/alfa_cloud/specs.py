@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -121,12 +121,68 @@ class ServerRole(StrEnum):
 
 
 class OperationKind(StrEnum):
-    """What an operation does; each has a playbook."""
+    """What an operation does; each has a playbook, but for the fleet commands, which have children."""
 
     PREPARE_SERVER = "prepare_server"
+    PROVISION_SERVER = "provision_server"
+    REBOOT_SERVER = "reboot_server"
+    PRUNE_SERVER = "prune_server"
+    BUILD_IMAGE = "build_image"
+
     CREATE_CLIENT = "create_client"
     UPDATE_CLIENT = "update_client"
     DELETE_CLIENT = "delete_client"
+    REBOOT_CLIENT = "reboot_client"
+    ENABLE_MAINTENANCE = "enable_maintenance"
+    DISABLE_MAINTENANCE = "disable_maintenance"
+    ENABLE_DEMO = "enable_demo"
+    DISABLE_DEMO = "disable_demo"
+    SET_OWNER_PASSWORD = "set_owner_password"  # noqa: S105  a kind of operation
+    SET_EXPIRE_DATE = "set_expire_date"
+    SWITCH_CLIENT = "switch_client"
+    MIGRATE_CLIENT = "migrate_client"
+    DEPLOY_CLIENT = "deploy_client"
+    SEND_SUCCESS = "send_success"
+    SEND_EXPIRE = "send_expire"
+
+    SWITCH_ALL = "switch_all"
+    MIGRATE_ALL = "migrate_all"
+    DEPLOY = "deploy"
+    PRUNE = "prune"
+    ENABLE_MAINTENANCE_ALL = "enable_maintenance_all"
+    DISABLE_MAINTENANCE_ALL = "disable_maintenance_all"
+
+
+FLEET_KINDS: Final = frozenset(
+    {
+        OperationKind.SWITCH_ALL,
+        OperationKind.MIGRATE_ALL,
+        OperationKind.DEPLOY,
+        OperationKind.PRUNE,
+        OperationKind.ENABLE_MAINTENANCE_ALL,
+        OperationKind.DISABLE_MAINTENANCE_ALL,
+    }
+)
+"""Parents: they hold no lock and no worker's slot; their children do the work."""
+
+
+class Slot(StrEnum):
+    """Which of a client's two places its container is in; a new one starts in the other, beside it."""
+
+    A = "a"
+    B = "b"
+
+    @property
+    def other(self) -> Slot:
+        """The place beside this one."""
+        return Slot.B if self is Slot.A else Slot.A
+
+
+class PageKind(StrEnum):
+    """A page that nginx shows instead of a client's application."""
+
+    MAINTENANCE = "maintenance"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +278,12 @@ class AppProfile:
     migrate: tuple[str, ...] = ("php", "artisan", "migrate", "--force")
     migrate_deadline_s: float = 3600
     owner: tuple[str, ...] = ("php", "artisan", "owner:password", "{login}", "--create")
+    demo: tuple[str, ...] = ("php", "artisan", "db:seed", "--class=DemoSeeder", "--force")
+    demo_inverse: tuple[str, ...] = ("php", "artisan", "db:seed", "--class=DemoInverseSeeder", "--force")
+    demo_deadline_s: float = 3600
+    users_table: str = "users"
+    new_password_path: str = "/forgot-password"  # noqa: S105
+    """Where a user sets a new password; empty where there is no such page."""
     storage_dir: str = "/srv/app/storage"
     memory_bytes: int = 512 * 1024**2
     pids: int = 256
@@ -244,8 +306,11 @@ class ClientSpec:
     """REPOSITORY:TAG."""
     version: str
     url: str
+    slot: Slot
     port: int
-    """On the server's loopback."""
+    """Of that slot, on the server's loopback."""
+    spare_port: int
+    """Of the other one."""
     database: str
     database_user: str
     engine: DatabaseEngine
@@ -253,6 +318,12 @@ class ClientSpec:
     memory_bytes: int
     layout: Layout
     app: AppProfile
+    page: PageKind | None = None
+    """What nginx shows instead of the application; None is the application."""
+    page_text: str = ""
+    """What an administrator wants on the maintenance page."""
+    page_ends_at: str = ""
+    """When maintenance is thought to end, RFC 3339; empty where nobody said."""
 
     @property
     def directory(self) -> str:
@@ -272,7 +343,27 @@ class ClientSpec:
     @property
     def container(self) -> str:
         """The name of the app's container."""
-        return f"alfa-{self.name}-app-a"
+        return f"alfa-{self.name}-{self.service}"
+
+    @property
+    def service(self) -> str:
+        """The name of the app's service in the compose project."""
+        return f"app-{self.slot}"
+
+    def beside(self, image: str) -> ClientSpec:
+        """The same client in its other slot, from an image."""
+        return replace(
+            self,
+            image=image,
+            version=image.rpartition(":")[2],
+            slot=self.slot.other,
+            port=self.spare_port,
+            spare_port=self.port,
+        )
+
+
+CloudSettings = tuple[tuple[str, str | None], ...]
+"""What `cloud_settings` in a client's database says, as (name, value)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,31 +373,6 @@ class ClientSecrets:
     app_key: Secret
     database_password: Secret
     owner_password: Secret | None
-
-
-@dataclass(frozen=True, slots=True)
-class ListQuery:
-    """What a list is asked for.
-
-    Args:
-        filters: by filter name; the values as they stood in the address.
-        sort: (field, descending) in order.
-        number: the page, from 1.
-        size: rows on a page.
-    """
-
-    filters: Mapping[str, str] = field(default_factory=dict)
-    sort: tuple[tuple[str, bool], ...] = ()
-    number: int = 1
-    size: int = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of rows, and how many there are in all."""
-
-    rows: list[T]
-    total: int
 
 
 def canonical_json(value: Any) -> str:

@@ -12,8 +12,8 @@ from sqlalchemy import delete, func, select, update
 
 from alfa_cloud.models import Client, Operation, OperationLine, Server
 from alfa_cloud.services.clients import SORTS
-from alfa_cloud.services.outcomes import apply
-from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
+from alfa_cloud.services.outcomes import Ended, apply
+from alfa_cloud.specs import ClientStatus, OperationState
 from tests.api.resources import Api, as_document, operation_of
 from tests.factories import make_client, make_server
 
@@ -63,8 +63,7 @@ async def end(api: Api, operation_id: str, state: OperationState, *texts: str) -
         )
         row.last_seq += len(texts)
         row.state, row.finished_at = state, datetime.now(UTC)
-        kind, client_id = OperationKind(row.kind), row.client_id
-        await apply(session, kind, state, operation_id=row.id, client_id=client_id, server_id=row.server_id)
+        await apply(session, Ended.of(row, state))
 
 
 # Creating

@@ -176,9 +176,11 @@ async def test_an_update_looks_only_where_the_way_to_the_server_changes(
         changed = (await api.ask(method, address, 200, json={**body, "max_clients": 7, "active": False})).json()
         assert changed["data"]["attributes"]["max_clients"] == 7
         assert operation_of(changed) == operation_of(made)
+    form = {**unregistered, "role": "stage", "max_parallel": 2}
+    changed = (await api.ask("PATCH", path, 200, **as_document("servers", {"id": id_, **form}))).json()
+    assert (changed["data"]["attributes"]["role"], operation_of(changed)) == ("stage", operation_of(made))
     assert practice.commands() == []
-    changed = (await api.ask("PATCH", path, 200, **as_document("servers", {"id": id_, "tls": "none"}))).json()
-    assert operation_of(changed) == operation_of(made)
+    assert operation_of((await api.ask("PATCH", path, 200, json={})).json()) == operation_of(made)
     assert practice.commands() != []
     for change, field, code in (
         ({"username": "root"}, "username", "login_refused"),
@@ -298,7 +300,7 @@ async def test_a_changed_host_key_shuts_the_server_off(
         after = (await api.get(path))["data"]["attributes"]
         assert (after["host_key_changed"], after["reachable"]) == (True, False)
     assert await count(api, Client) == 0
-    assert await api.refused("PATCH", path, 422, json={"tls": "none"}) == [("host_key_changed", "")]
+    assert await api.refused("PATCH", path, 422, json={"tls": "certbot"}) == [("host_key_changed", "")]
     mended = (await api.ask("PATCH", path, 200, json={"host_key": practice.host_key})).json()
     assert mended["data"]["attributes"]["host_key_changed"] is False
     await api.get(f"{path}/images")
@@ -315,7 +317,10 @@ async def test_a_server_that_is_away_cannot_be_asked_for_images(
         new = {"name": "offline", "email": "lab@example.org", "server_id": int(made["data"]["id"])}
         created = (await api.post("/clients/", new))["data"]["attributes"]
         assert (created["image"], created["status"]) == ("1.0.0-master", "creating")
-        moved = {"username": practice.username}
+        unchanged = {**unregistered, "active": False, "max_clients": 3}
+        quiet = (await api.ask("PATCH", f"/servers/{made['data']['id']}", 200, json=unchanged)).json()
+        assert quiet["data"]["attributes"]["active"] is False
+        moved = {"tls": "certbot"}
         assert await api.refused("PATCH", f"/servers/{made['data']['id']}", 422, json=moved) == [
             ("server_unreachable", "")
         ]

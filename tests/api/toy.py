@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -384,6 +385,7 @@ def make_app(toy: Toy, *, checked: CheckedLogins | None = None, **changes: Any) 
     app = create_app(options(**changes), [router], checked=checked)
     app.state.toy = toy
     app.state.broker = toy
+    app.state.digest = lambda data: hashlib.sha256(data).digest()
     app.state.session_factory = lambda: FakeSession(STORED)
     app.state.ready_checks = {}
     return app

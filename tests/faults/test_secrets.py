@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alfa_cloud.vault import Vault
-from tests.faults.conftest import Cloud
+from tests.fixtures.cloud import Cloud
 
 OWNER = "canary-of-the-owner-$1 'x'"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Cloud
+from tests.fixtures.cloud import Cloud
 
 FAILURES = [
     # match, the step's title, the error's code

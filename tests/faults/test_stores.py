@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.conftest import Cloud
+from tests.fixtures.cloud import Cloud
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.conftest import Cloud
+from tests.fixtures.cloud import Cloud
 
 STEPS = (
     "check_place",

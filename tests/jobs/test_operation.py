@@ -12,12 +12,12 @@ from sqlalchemy import select
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import CommandFailedError, NotRetryableError
-from alfa_cloud.jobs.kinds import Profile
 from alfa_cloud.jobs.operation import MAX_ATTEMPTS, Engine, Limits, run_operation
 from alfa_cloud.models import Client, Operation, OperationLine, OperationStep
+from alfa_cloud.profile import Profile
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Result
-from alfa_cloud.services import clients, operations
+from alfa_cloud.services import clients, control, operations
 from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import AppProfile, ClientStatus, OperationKind, OperationState
 from alfa_cloud.vault import Vault
@@ -89,7 +89,7 @@ async def test_a_deletion_never_touches_a_client_that_came_to_life(
     async with sessions.begin() as session:
         assert (await session.get_one(Client, client_id)).status == ClientStatus.ACTIVE
         with pytest.raises(NotRetryableError):
-            await operations.retry(session, operation_id, Caller())
+            await control.retry(session, operation_id, Caller())
 
 
 async def test_every_step_that_any_attempt_began_is_taken_back(

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
+from tests.lab import pebble
 from tests.lab.hosts import LabHost, lab_available, start_lab
+from tests.lab.repository import LabRepository, make_repository
 from tests.system import System
 
 ENGINES = ("mariadb", "postgresql")
@@ -19,12 +21,12 @@ ENGINES = ("mariadb", "postgresql")
 CLEAN = r"""
 docker ps -aq --filter name=^alfa- | xargs -r docker rm -f
 docker network rm alfa
-rm -rf /srv/alfa /etc/nginx/conf.d/alfa-*
+rm -rf /srv/alfa /etc/nginx/conf.d/alfa-* /etc/letsencrypt/{accounts,archive,live,renewal}
 for name in $(mariadb -BNe "select schema_name from information_schema.schemata where schema_name like 'alfa\_%'"); do
   mariadb -e "drop database $name"
 done
-mariadb -BNe "select concat('drop user ', quote(user), '@', quote(host)) from mysql.user where user like 'alfa\_%'" |
-  mariadb
+mariadb -BNe "select concat('drop user ', quote(user), '@', quote(host), ';') from mysql.user
+  where user like 'alfa\_%'" | mariadb
 cd /
 pg() { runuser -u postgres -- psql -qAtc "$1"; }
 for name in $(pg "select datname from pg_database where datname like 'alfa\_%'"); do
@@ -70,8 +72,15 @@ def hosts() -> dict[str, LabHost]:
 
 
 @pytest.fixture(scope="session")
+def source(hosts: dict[str, LabHost], tmp_path_factory: pytest.TempPathFactory) -> LabRepository:
+    """The repository that images are built from, on the first host."""
+    return make_repository(hosts[ENGINES[0]], tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
 async def lab(
     hosts: dict[str, LabHost],
+    source: LabRepository,
     postgres: EmbeddedPostgres,
     redis_store: EmbeddedRedis,
     template: str,
@@ -86,7 +95,7 @@ async def lab(
         database_url=postgres.url_for("lab"),
         redis_url=redis_store.url,
         secret_key=secret_key,
-        settings={"ALFA_APP__HEALTH_DEADLINE_S": "15"},
+        settings={"ALFA_APP__HEALTH_DEADLINE_S": "15", "ALFA_CERTBOT_SERVER": pebble.DIRECTORY, **source.settings},
     )
     async with system:
         system.start_worker()

@@ -41,6 +41,24 @@ class LabHost:
             file.flush()
             _run_lab("authorize", file.name)
 
+    def load_image(self, reference: str) -> None:
+        """Bring an image of this machine to the host."""
+        with subprocess.Popen(["docker", "save", reference], stdout=subprocess.PIPE) as save:
+            subprocess.run(
+                ["docker", "exec", "--interactive", self.name, "docker", "load"],
+                stdin=save.stdout, capture_output=True, check=True, timeout=120,
+            )  # fmt: skip
+
+    def stay_down(self) -> None:
+        """Its next reboot is its last, until `come_back`."""
+        _run(["docker", "update", "--restart=no", self.name])
+
+    def come_back(self) -> None:
+        """It runs, and comes back from reboots again."""
+        _run(["docker", "update", "--restart=unless-stopped", self.name])
+        _run(["docker", "start", self.name])
+        self.wait_until_ready()
+
     def restart(self) -> None:
         """Reboot the host as `reboot` on it would, and wait until all its services run again."""
         _run(["docker", "restart", self.name])
@@ -81,6 +99,12 @@ def start_lab(count: int) -> list[LabHost]:
     lines = _run_lab("up", str(count)).decode().splitlines()
     _run_lab("app")
     return [LabHost(name, address) for name, address in (line.split() for line in lines)]
+
+
+def start_bare(number: int) -> LabHost:
+    """A new host with SSH and sudo, and nothing else."""
+    name, address = _run_lab("bare", str(number)).decode().split()
+    return LabHost(name, address)
 
 
 def _run_lab(*arguments: str) -> bytes:

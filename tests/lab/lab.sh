@@ -4,6 +4,7 @@
 #   lab.sh engine              a Docker engine answers (installed and started where there is none)
 #   lab.sh image               the hosts' image is built
 #   lab.sh up N                hosts 1..N run; prints a line "NAME ADDRESS" for each
+#   lab.sh bare N              a new bare host N runs: SSH and sudo, and nothing else; what it was before is gone
 #   lab.sh app                 the Laravel images are built and on every running host
 #   lab.sh ip NAME             the host's address
 #   lab.sh authorize FILE.pub  www-data of every host accepts this key from now on
@@ -105,14 +106,18 @@ start_host() {
     return
   fi
   remove_host "$name"
-  # Not --privileged: it fails where this machine lacks a capability of its own.
-  docker run -d --name "$name" --hostname "$name" --label alfa-lab --network alfa-lab --ip "$(address "$1")" \
+  run_host "$name" "$(address "$1")" "$state/data$1" alfa-lab-host:latest
+}
+
+# run_host NAME ADDRESS DATA IMAGE. Not --privileged: it fails where this machine lacks a capability of its own.
+run_host() {
+  docker run -d --name "$1" --hostname "$1" --label alfa-lab --network alfa-lab --ip "$2" \
     --restart unless-stopped --stop-timeout 30 --cgroupns private --tmpfs /run:exec,mode=755 \
     --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE --cap-add MKNOD --cap-add AUDIT_WRITE --cap-add SYSLOG \
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
     --env LAB_NAMESERVERS="$(nameservers)" \
-    --volume "$state/data$1:/var/lib/docker" --volume "$state/keys:/lab/keys:ro" \
-    alfa-lab-host:latest >/dev/null
+    --volume "$3:/var/lib/docker" --volume "$state/keys:/lab/keys:ro" \
+    "$4" >/dev/null
 }
 
 remove_host() {
@@ -120,8 +125,19 @@ remove_host() {
   rm -rf "$state/data${1#alfa-lab-host}"
 }
 
+bare() {
+  local name=alfa-lab-bare$1
+  base
+  logged bare docker build --force-rm -t alfa-lab-bare:latest -f "$here/bare/Dockerfile" "$here"
+  make_network
+  remove_host "$name"
+  run_host "$name" "$network.$((20 + $1))" "$state/data$name" alfa-lab-bare:latest
+  wait_for_host "$name"
+  echo "$name $network.$((20 + $1))"
+}
+
 wait_for_host() {
-  local name=alfa-lab-host$1
+  local name=$1
   for _ in $(seq 240); do
     docker exec "$name" test -e /run/lab-ready 2>/dev/null && return
     sleep 0.5
@@ -130,14 +146,18 @@ wait_for_host() {
   fail "$name did not come up"
 }
 
+make_network() {
+  docker network inspect alfa-lab >/dev/null 2>&1 ||
+    docker network create --label alfa-lab --subnet "$network.0/24" alfa-lab >/dev/null
+}
+
 up() {
   local i
   image
-  docker network inspect alfa-lab >/dev/null 2>&1 ||
-    docker network create --label alfa-lab --subnet "$network.0/24" alfa-lab >/dev/null
+  make_network
   for i in $(seq "$1"); do start_host "$i"; done
   for i in $(seq "$1"); do
-    wait_for_host "$i"
+    wait_for_host "alfa-lab-host$i"
     echo "alfa-lab-host$i $(address "$i")"
   done
 }
@@ -166,6 +186,7 @@ app() {
   build_app 8.8.8-badmigrate dev 8b8a8d8c8e8f808182838485868788898a8b8c8d 2026-09-01T08:00:00Z badmigrate
   build_app 9.9.9-broken dev 9b9a9d9c9e9f909192939495969798999a9b9c9d 2026-09-02T08:00:00Z broken
   for host in $(hosts); do
+    docker exec "$host" sh -c 'command -v docker' >/dev/null || continue # a bare one
     missing=()
     for tag in 1.0.0-master 1.1.0-dev 8.8.8-badmigrate 9.9.9-broken; do
       [[ $(docker exec "$host" docker image inspect -f '{{.Id}}' "alfa:$tag" 2>/dev/null) == \
@@ -190,7 +211,7 @@ authorize() {
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2; }
 
-[[ ${1:-} =~ ^(engine|image|up|app|ip|authorize|down)$ ]] || usage
+[[ ${1:-} =~ ^(engine|image|up|bare|app|ip|authorize|down)$ ]] || usage
 command=$1
 shift
 [[ $(id -u) == 0 ]] || fail "needs root"
@@ -200,6 +221,7 @@ case $command in
   engine) lock; engine ;;
   image) lock; engine; image ;;
   up) [[ ${1:-} =~ ^[1-9][0-9]?$ ]] || usage; lock; engine; up "$1" ;;
+  bare) [[ ${1:-} =~ ^[1-9]$ ]] || usage; lock; engine; bare "$1" ;;
   app) lock; engine; app ;;
   down) lock; down ;;
   authorize) [[ -f ${1:-} ]] || usage; authorize "$1" ;;

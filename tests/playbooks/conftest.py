@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -30,6 +31,7 @@ class Lines:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     async def lines(self, stream: Stream, lines: Sequence[str], checkpoint: tuple[str, int] | None = None) -> None:
         self.texts += lines
@@ -44,6 +46,9 @@ class Lines:
 
     async def warn(self, text: str, /) -> None:
         self.warnings.append(text)
+
+    async def report(self, **facts: Any) -> None:
+        self.facts |= facts
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alfa_cloud.specs import AppProfile, ClientSecrets, ClientSpec, DatabaseEngine, Layout, Secret, Tls
+from alfa_cloud.specs import AppProfile, ClientSecrets, ClientSpec, DatabaseEngine, Layout, Secret, Slot, Tls
 
 UID = "0b7c9b1e-6a1f-4d5c-9d51-9a3c3a0a7f10"
 PASSWORD = Secret("Wd7sPq2mZx9kLr4tVb6nYc8hFj3gTa5e")
@@ -26,7 +26,9 @@ def make_spec(**values: Any) -> ClientSpec:
         "image": "alfa:1.0.0-master",
         "version": "1.0.0-master",
         "url": f"http://{name}.cloud.test",
+        "slot": Slot.A,
         "port": 20007,
+        "spare_port": 20008,
         "database": f"alfa_{number}",
         "database_user": f"alfa_{number}",
         "engine": DatabaseEngine.POSTGRESQL,

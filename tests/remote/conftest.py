@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncssh
 import pytest
@@ -260,6 +260,7 @@ class Lines:
     taken: list[tuple[Stream, str]] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     on_line: dict[str, Callable[[], object]] = field(default_factory=dict)
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -277,6 +278,9 @@ class Lines:
 
     async def warn(self, text: str, /) -> None:
         self.warnings.append(text)
+
+    async def report(self, **facts: Any) -> None:
+        self.facts |= facts
 
     def of(self, stream: Stream) -> list[str]:
         return [line for source, line in self.taken if source is stream]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import LeaseLostError, NotCancellableError, NotRetryableError
 from alfa_cloud.models import Client, Operation, OperationEvent
-from alfa_cloud.services import operations
+from alfa_cloud.services import control, operations
 from alfa_cloud.services.operations import Caller, Claim
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
 from alfa_cloud.vault import Vault
@@ -153,12 +153,12 @@ async def test_cancelling_a_queued_creation_ends_it_and_its_client(sessions: Ses
             session, kind=OperationKind.CREATE_CLIENT, client_id=client.id, server_id=client.server_id
         )
     async with sessions.begin() as session:
-        cancelled = await operations.cancel(session, operation.id)
+        cancelled = await control.cancel(session, operation.id)
         assert cancelled.state == OperationState.CANCELLED
     async with sessions() as session:
         assert (await session.get_one(Client, client.id)).status == ClientStatus.FAILED
         with pytest.raises(NotCancellableError):
-            await operations.cancel(session, operation.id)
+            await control.cancel(session, operation.id)
 
 
 async def test_retry_makes_a_new_operation_once(sessions: SessionFactory, vault: Vault) -> None:
@@ -170,15 +170,15 @@ async def test_retry_makes_a_new_operation_once(sessions: SessionFactory, vault:
     held = await must_claim(sessions, operation.id)
     async with sessions.begin() as session:
         with pytest.raises(NotRetryableError):
-            await operations.retry(session, operation.id, Caller())
+            await control.retry(session, operation.id, Caller())
     await finish(sessions, held, OperationState.ERROR)
     async with sessions.begin() as session:
-        again = await operations.retry(session, operation.id, Caller("anna"))
+        again = await control.retry(session, operation.id, Caller("anna"))
         assert again.retry_of == operation.id
     async with sessions.begin() as session:
         assert (await session.get_one(Client, client.id)).status == ClientStatus.CREATING
         with pytest.raises(NotRetryableError):
-            await operations.retry(session, operation.id, Caller())
+            await control.retry(session, operation.id, Caller())
 
 
 async def test_due_lists_heads_and_the_abandoned(sessions: SessionFactory, vault: Vault) -> None:

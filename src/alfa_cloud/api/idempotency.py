@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -39,7 +38,7 @@ class Repeatable:
 
     key: str
     path: str
-    body_sha256: bytes
+    body_digest: bytes
     answer: Response | None = None
 
     def replay(self, row: IdempotencyKey) -> Response:
@@ -48,7 +47,7 @@ class Repeatable:
         Raises:
             RequestError: 422, the key was used for another request.
         """
-        if (row.method, row.path, row.body_sha256) != ("POST", self.path, self.body_sha256):
+        if (row.method, row.path, row.body_sha256) != ("POST", self.path, self.body_digest):
             detail = "This key was used for another request: a new request needs a new key."
             raise RequestError(bad_header(HEADER, detail, status=422, code="idempotency_key_reused"))
         return Response(row.body, row.status, headers=dict(row.headers))
@@ -67,7 +66,7 @@ async def begin(request: Request) -> Repeatable | None:
         raise RequestError(bad_header(HEADER, "1 to 255 visible ASCII characters, such as a UUID."))
     path = request.url.path.rstrip("/") + (f"?{request.url.query}" if request.url.query else "")
     media = request.headers.get("content-type", "").encode()
-    digest = hashlib.sha256(media + b"\0" + await read_bytes(request)).digest()
+    digest = request.app.state.digest(media + b"\0" + await read_bytes(request))
     repeat = Repeatable(key, path, digest)
     async with request.app.state.session_factory() as session:
         row = await idempotency.find(session, key)
@@ -102,7 +101,7 @@ async def keep(request: Request, response: Response) -> None:
         key=repeat.key,
         method="POST",
         path=repeat.path,
-        body_sha256=repeat.body_sha256,
+        body_sha256=repeat.body_digest,
         status=response.status_code,
         headers=headers,
         body=bytes(response.body),

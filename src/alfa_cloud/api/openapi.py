@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alfa_cloud.api.jsonapi.body import COMMANDS, BodyReader
-from alfa_cloud.api.jsonapi.fields import BodyModel, NoFields, RelatesTo, relationship_name, relationships
-from alfa_cloud.api.jsonapi.negotiation import JSON, JSONAPI, MEDIA_TYPES, Media
-from alfa_cloud.api.jsonapi.query import IncludeReader, ListReader, parameter
-from alfa_cloud.api.openapi_parts import ERRORS, HEADERS, RESPONSES, SECURITY
+from alfa_cloud.api.jsonapi.negotiation import JSONAPI, MEDIA_TYPES, Media
+from alfa_cloud.api.jsonapi.query import IncludeReader, ListReader, fields_openapi
+from alfa_cloud.api.openapi_bodies import request_body
+from alfa_cloud.api.openapi_examples import example_of
+from alfa_cloud.api.openapi_parameters import complete_parameter
+from alfa_cloud.api.openapi_parts import ANSWERS, ERRORS, HEADERS, RESPONSES, SECURITY, answer_headers
 from alfa_cloud.api.routing import ApiRoute
 
 Schema = dict[str, Any]
 
-_REFERENCE: Final = "#/components/schemas/{model}"
+MAX_SUMMARY: Final = 110
+PUBLIC: Final = "public"
+"""The tag of a route that asks for no login; no document shows it."""
 
 
 def describe(app: FastAPI) -> Schema:
@@ -48,9 +51,12 @@ def _complete(document: Schema, routes: list[ApiRoute]) -> None:
         for method in route.methods or ():
             operation = document["paths"][route.path_format][method.lower()]
             _complete_operation(operation, route, method, schemas)
+    used = {tag for path in document["paths"].values() for operation in path.values() for tag in operation["tags"]}
+    document["tags"] = [tag for tag in document.get("tags", []) if tag["name"] in used]
 
 
 def _complete_operation(operation: Schema, route: ApiRoute, method: str, schemas: Schema) -> None:
+    _complete_texts(operation, route, method)
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]
@@ -58,22 +64,42 @@ def _complete_operation(operation: Schema, route: ApiRoute, method: str, schemas
         responses.setdefault(status, {"$ref": f"#/components/responses/{status}"})
     if route.offered is not None:
         _describe_media(responses, route)
+    for status, response in responses.items():
+        _complete_answer(response, status, route, schemas)
     operation["responses"] = dict(sorted(responses.items()))
     parameters = [*operation.get("parameters", []), *_parameters(route, method)]
     if parameters:
-        operation["parameters"] = parameters
-    body = _request_body(route, schemas)
-    if body is not None:
-        operation["requestBody"] = body
-    if "public" in route.tags:
+        operation["parameters"] = [complete_parameter(one) for one in parameters]
+    if route.body_reader is not None:
+        operation["requestBody"] = request_body(route.body_reader, schemas)
+    if PUBLIC in route.tags:
         operation["security"] = []
-        operation["tags"] = [tag for tag in route.tags if tag != "public"]
+        operation["tags"] = [tag for tag in route.tags if tag != PUBLIC]
+
+
+def _complete_texts(operation: Schema, route: ApiRoute, method: str) -> None:
+    """The summary is the first sentence of the description, or the first part of a long one; a command says that it is
+    one.
+    """
+    text = " ".join(operation.get("description", "").split())
+    summary = text.partition(". ")[0].removesuffix(".").replace("`", "")
+    if len(summary) > MAX_SUMMARY:
+        summary = re.split("[:;] ", summary)[0]
+    if route.is_command and method == "GET":
+        operation["summary"] = f"{summary} (a command: prefer POST)"
+        text += (
+            "\n\n**This GET changes something.** POST on the same path does the same, and takes an `Idempotency-Key`: "
+            "prefer it. A browser's address bar and links are refused (403)."
+        )
+    else:
+        operation["summary"] = summary
+    operation["description"] = text
 
 
 def _statuses(route: ApiRoute, method: str) -> list[str]:
-    if "public" in route.tags:
+    if PUBLIC in route.tags:
         return []
-    statuses = ["400", "401", "403", "406", "500", "503"]
+    statuses = ["400", "401", "403", "406", "429", "500", "503"]
     if "{" in route.path_format:
         statuses.append("404")
     if method != "GET":
@@ -92,91 +118,37 @@ def _describe_media(responses: Schema, route: ApiRoute) -> None:
         content.setdefault(MEDIA_TYPES[media], {"schema": {"type": "string"}})
 
 
+def _complete_answer(response: Schema, status: str, route: ApiRoute, schemas: Schema) -> None:
+    """A good answer says what it is, bears its headers, and has an example."""
+    if "$ref" in response or not status.startswith("2"):
+        return
+    if response["description"] == "Successful Response":
+        response["description"] = ANSWERS[status]
+    if headers := answer_headers(status, is_resource=bool(route.resources)):
+        response["headers"] = headers
+    content = response.get("content", {}).get(JSONAPI)
+    if content is None:
+        return
+    if "$ref" in content["schema"]:  # a model given beside the endpoint's own: that one is merged in
+        content["schema"] = {"$ref": content["schema"]["$ref"]}
+    example = example_of(content["schema"], route.path_format, schemas)
+    if example is not None:
+        content["example"] = example
+
+
 def _parameters(route: ApiRoute, method: str) -> list[Schema]:
     found: list[Schema] = []
-    if "public" in route.tags:
+    if PUBLIC in route.tags:
         return found
     for reader in route.readers:
         if isinstance(reader, ListReader | IncludeReader):
             found += reader.openapi()
-    for type_, fields in route.resources.items():
-        text = f"Fields of `{type_}` that are wanted, by comma: {', '.join(sorted(fields))}."
-        found.append(parameter(f"fields[{type_}]", {"type": "string"}, text))
+    found += [fields_openapi(type_, fields) for type_, fields in route.resources.items()]
+    names = []
     if method == "POST":
-        found.append({"$ref": "#/components/parameters/IdempotencyKey"})
+        names.append("IdempotencyKey")
     if method != "GET" or route.is_command:
-        found.append({"$ref": "#/components/parameters/Actor"})
-    return found
-
-
-def _request_body(route: ApiRoute, schemas: Schema) -> Schema | None:
-    reader = route.body_reader
-    if reader is None:
-        return None
-    forms = [model for model in (reader.model, reader.update) if model is not None]
-    for model in forms:
-        _add_schemas(model, reader, schemas)
-    flat = _one_of([_REFERENCE.format(model=model.__name__) for model in forms])
-    document = _one_of([_REFERENCE.format(model=f"{model.__name__}Document") for model in forms])
-    content: Schema = {JSONAPI: {"schema": document}, JSON: {"schema": flat}}
-    if reader.example:
-        content[JSONAPI]["example"] = document_example(reader)
-        content[JSON]["example"] = dict(reader.example)
-    return {"required": reader.model is not NoFields, "content": content}
-
-
-def document_example(reader: BodyReader) -> Schema:
-    """The flat example as a document."""
-    linked = relationships(reader.model)
-    attributes = {name: value for name, value in reader.example.items() if name not in linked and name != "id"}
-    data: Schema = {"type": reader.type_name}
-    if reader.path_id is not None or "id" in reader.example:
-        data["id"] = str(reader.example.get("id", "1"))
-    data["attributes"] = attributes
-    for name in linked:
-        if name in reader.example:
-            identifier = {"type": linked[name].type, "id": str(reader.example[name])}
-            data.setdefault("relationships", {})[relationship_name(name)] = {"data": identifier}
-    return {"data": data}
-
-
-def _add_schemas(model: type[BodyModel], reader: BodyReader, schemas: Schema) -> None:
-    flat = model.model_json_schema(ref_template=_REFERENCE)
-    schemas.update(flat.pop("$defs", {}))
-    schemas[f"{model.__name__}Document"] = _document_schema(flat, relationships(model), reader, model)
-    if reader.type_name != COMMANDS and (reader.update is model or reader.path_id is not None):
-        flat = {**flat, "properties": {"id": {"type": ["string", "integer"]}, **flat.get("properties", {})}}
-    schemas[model.__name__] = flat
-
-
-def _document_schema(
-    flat: Schema, linked: Mapping[str, RelatesTo], reader: BodyReader, model: type[BodyModel]
-) -> Schema:
-    properties, required = flat.get("properties", {}), set(flat.get("required", []))
-    attributes = {name: schema for name, schema in properties.items() if name not in linked}
-    to_one = {relationship_name(name): _linkage_schema(mark) for name, mark in linked.items()}
-    needed = {relationship_name(name) for name in required if name in linked}
-    members: Schema = {"type": {"const": reader.type_name}, "attributes": _object(attributes, required - set(linked))}
-    must = {"type"} | ({"attributes"} if required - set(linked) else set())
-    if reader.path_id is not None or reader.update is model:
-        members["id"] = {"type": "string"}
-        must.add("id")
-    if to_one:
-        members["relationships"] = _object(to_one, needed)
-        must |= {"relationships"} if needed else set()
-    return {**_object({"data": _object(members, must)}, {"data"}), "title": f"{model.__name__}Document"}
-
-
-def _linkage_schema(mark: RelatesTo) -> Schema:
-    identifier = _object({"type": {"const": mark.type}, "id": {"type": "string"}}, {"type", "id"})
-    return _object({"data": identifier}, {"data"})
-
-
-def _object(properties: Schema, required: set[str]) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties}
-    return {**schema, "required": sorted(required)} if required else schema
-
-
-def _one_of(references: list[str]) -> Schema:
-    schemas = [{"$ref": reference} for reference in references]
-    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        names.append("Actor")
+    if Media.SSE in (route.offered or ()):
+        names.append("LastEventId")
+    return found + [{"$ref": f"#/components/parameters/{name}"} for name in names]

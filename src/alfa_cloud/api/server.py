@@ -15,8 +15,24 @@ from alfa_cloud import config
 from alfa_cloud.api.app import create_app
 from alfa_cloud.api.health import ReadyCheck
 from alfa_cloud.api.options import ApiOptions
-from alfa_cloud.api.routes import clients, operations, servers
+from alfa_cloud.api.routes import (
+    admin,
+    builds,
+    client_commands,
+    clients,
+    container_log,
+    demo,
+    expiry,
+    fleet,
+    letters,
+    metrics,
+    operations,
+    server_commands,
+    servers,
+    switch,
+)
 from alfa_cloud.api.state import Services
+from alfa_cloud.api.throttle import Bucket, Limits, Throttle
 from alfa_cloud.broker import Broker
 from alfa_cloud.config import Settings, networks
 from alfa_cloud.db import SessionFactory, make_engine, make_session_factory
@@ -27,7 +43,23 @@ from alfa_cloud.services import identity
 from alfa_cloud.telemetry import configure_logging
 from alfa_cloud.vault import Vault
 
-ROUTERS: Final = (servers.router, clients.router, operations.router)
+ROUTERS: Final = (
+    servers.router,
+    server_commands.router,
+    servers.images_router,
+    builds.router,
+    clients.router,
+    client_commands.router,
+    switch.router,
+    expiry.router,
+    letters.router,
+    demo.router,
+    container_log.router,
+    fleet.router,
+    operations.router,
+    admin.router,
+    metrics.router,
+)
 WORKER_SEEN_S: Final = 60
 """A worker that was heard of within this is alive."""
 
@@ -45,6 +77,7 @@ def options_of(settings: Settings) -> ApiOptions:
 
 def make_app(settings: Settings) -> FastAPI:
     """The application for these settings."""
+    throttle = Throttle(limits_of(settings), settings.redis_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,11 +85,23 @@ def make_app(settings: Settings) -> FastAPI:
             app.state.services = services
             app.state.session_factory = services.sessions
             app.state.broker = broker
+            app.state.digest = services.vault.digest
             app.state.ready_checks = ready_checks(services.sessions, broker)
             settle()
-            yield
+            try:
+                yield
+            finally:
+                await throttle.close()
 
-    return create_app(options_of(settings), ROUTERS, lifespan=lifespan)
+    return create_app(options_of(settings), ROUTERS, lifespan=lifespan, throttle=throttle)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How many failed logins are looked at."""
+    return Limits(
+        address=Bucket(settings.login_tries, settings.login_pause_s),
+        everyone=Bucket(settings.login_tries_all, settings.login_pause_all_s),
+    )
 
 
 def settle() -> None:
@@ -83,7 +128,7 @@ async def resources(settings: Settings) -> AsyncIterator[tuple[Services, Broker]
     broker = Broker(settings.redis_url)
     await listener.start()
     try:
-        yield Services(sessions, listener, pool, vault, settings.app.image), broker
+        yield Services(sessions, listener, pool, vault, settings.profile), broker
     finally:
         await listener.stop()
         await pool.close()

@@ -14,11 +14,17 @@ from starlette.requests import Request
 from alfa_cloud.api.after import AfterCommit, Ending
 from alfa_cloud.api.dependencies import AfterDep
 from alfa_cloud.api.schemas.operations import OperationDocument, operation_resource
+from alfa_cloud.api.schemas.plans import PlanDocument, plan_document
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.events import Listener
 from alfa_cloud.models import Operation
+from alfa_cloud.profile import Profile
+from alfa_cloud.remote.host import Host
+from alfa_cloud.remote.look import host_to_look_at
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.services import operation_views
+from alfa_cloud.services.plans.plan import Site, Tools
+from alfa_cloud.services.plans.preview import preview
 from alfa_cloud.vault import Vault
 
 MAX_WAIT_S = 300
@@ -32,8 +38,21 @@ class Services:
     listener: Listener
     pool: SshPool
     vault: Vault
-    repository: str
-    """The app's images' name."""
+    profile: Profile
+
+    @property
+    def repository(self) -> str:
+        """The app's images' name."""
+        return self.profile.app.image
+
+    @property
+    def tools(self) -> Tools:
+        """What making a plan takes; its hosts are for looking only."""
+        return Tools(self.sessions, self.vault, self.profile, self.look_at)
+
+    def look_at(self, site: Site) -> Host:
+        """A server, for a bounded look."""
+        return host_to_look_at(self.pool, site.address, site.layout)
 
 
 async def get_services(request: Request) -> Services:
@@ -49,6 +68,9 @@ WaitS = Annotated[
 ]
 
 
+DryRun = Annotated[bool, Query(description="Answer the plan, and do nothing.")]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Answers a command: 202 with its operation, and the bell after the commit."""
@@ -57,6 +79,21 @@ class Ask:
     after: AfterCommit
     response: Response
     wait_s: int | None
+    dry_run: bool = False
+
+    async def command(self, session: AsyncSession, request: Awaitable[Operation]) -> OperationDocument | PlanDocument:
+        """The answer of a command: its operation, or with `dry_run` its plan, and nothing is kept of it.
+
+        Args:
+            request: asks for the operation, with all checks.
+        """
+        if not self.dry_run:
+            return await self.accepted(session, await request)
+        self.response.status_code = 200
+        async with session.begin_nested() as savepoint:
+            found = await preview(session, await request, self.services.tools)
+            await savepoint.rollback()
+        return plan_document(found)
 
     async def accepted(self, session: AsyncSession, operation: Operation) -> OperationDocument:
         """The operation's document, with its address; after `wait_s`, 200 with its end, if it has ended by then."""
@@ -90,8 +127,16 @@ def document(view: operation_views.OperationView) -> OperationDocument:
 
 
 async def get_ask(services: ServicesDep, after: AfterDep, response: Response, wait_s: WaitS = None) -> Ask:
-    """What a command answers with."""
+    """What a change answers with."""
     return Ask(services, after, response, wait_s)
 
 
+async def get_command(
+    services: ServicesDep, after: AfterDep, response: Response, wait_s: WaitS = None, dry_run: DryRun = False
+) -> Ask:
+    """What a command answers with."""
+    return Ask(services, after, response, wait_s, dry_run)
+
+
 AskDep = Annotated[Ask, Depends(get_ask)]
+CommandDep = Annotated[Ask, Depends(get_command)]

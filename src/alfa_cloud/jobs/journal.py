@@ -85,6 +85,7 @@ class Journal:
         """How far this worker has read each command: past the cap that is more than what is stored."""
         self._stored_checkpoints = dict(claim.checkpoints)
         self._warnings = list(claim.warnings)
+        self._facts = dict(claim.result)
         self._tail = Tail()
         self._said_left_out_at = 0.0
         self._said_left_out = 0
@@ -147,6 +148,16 @@ class Journal:
         if line not in self._warnings:
             self._warnings.append(line)
         await self.note(line)
+
+    async def report(self, **facts: Any) -> None:
+        """Keep facts as the operation's result; a later one of the same name replaces an earlier."""
+        self._facts |= facts
+        await self.flush(_nothing)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The operation's result so far."""
+        return dict(self._facts)
 
     @property
     def warnings(self) -> list[str]:
@@ -244,6 +255,7 @@ class Journal:
             log_bytes=self._bytes,
             checkpoints=checkpoints,
             warnings=self._warnings,
+            result=self._facts or None,
         )
         if batch:
             await copy_lines(session, self._claim.operation_id, self._seq, batch)
@@ -293,6 +305,10 @@ class Journal:
             except Exception:
                 log.exception("journal_flush_failed", operation_id=str(self._claim.operation_id))
                 return
+
+
+async def _nothing(_: AsyncSession) -> None:
+    """Nothing beside the lines and the columns."""
 
 
 async def copy_lines(session: AsyncSession, operation_id: UUID, seq: int, batch: Sequence[Line]) -> None:

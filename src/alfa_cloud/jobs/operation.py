@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,19 +13,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory, database_is_away
-from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError, RemoteError
+from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError
 from alfa_cloud.jobs.failpoint import Failpoint, Phase
 from alfa_cloud.jobs.journal import Journal
-from alfa_cloud.jobs.kinds import Plan, Profile, make_plan
 from alfa_cloud.jobs.lease import Lease
 from alfa_cloud.jobs.runner import CANCELLED, Failure, Runner, explain
 from alfa_cloud.playbooks.playbook import name_of
-from alfa_cloud.remote import requirements
+from alfa_cloud.profile import Profile
 from alfa_cloud.remote.host import Host
-from alfa_cloud.services import operations, outcomes, servers
+from alfa_cloud.remote.nowhere import Nowhere
+from alfa_cloud.remote.output import Masker
+from alfa_cloud.services import fleet, operations, outcomes, servers
 from alfa_cloud.services import steps as steps_of
 from alfa_cloud.services.operations import Claim
-from alfa_cloud.specs import OperationKind, OperationState
+from alfa_cloud.services.outcomes import Ended
+from alfa_cloud.services.plans.make import make_plan
+from alfa_cloud.services.plans.plan import Plan, Site, Tools, Work
+from alfa_cloud.specs import OperationState
 from alfa_cloud.vault import Vault
 
 log = structlog.get_logger()
@@ -52,7 +56,7 @@ class Engine:
     """What running operations takes.
 
     Args:
-        open_host: a host for a plan; the journal gets its lines, and the guard is asked before each command.
+        open_host: a host on a site; the journal gets its lines, and the guard is asked before each command.
     """
 
     worker: str
@@ -61,7 +65,7 @@ class Engine:
     vault: Vault
     profile: Profile
     limits: Limits
-    open_host: Callable[[Plan, Claim, Journal, Callable[[], None]], Host]
+    open_host: Callable[[Site, Masker, Claim, Journal, Callable[[], None]], Host]
 
 
 async def run_operation(engine: Engine, operation_id: UUID, claimed: asyncio.Event | None = None) -> None:
@@ -73,13 +77,33 @@ async def run_operation(engine: Engine, operation_id: UUID, claimed: asyncio.Eve
     async with engine.sessions.begin() as session:
         claim = await operations.claim(session, operation_id, engine.worker, engine.limits.lease_s)
     if claim is None:
+        await advance_fleet(engine, operation_id)
         return
     if claimed is not None:
         claimed.set()
     with structlog.contextvars.bound_contextvars(operation_id=str(operation_id), request_id=claim.request_id):
         log.info("operation_claimed", kind=claim.kind, attempt=claim.attempt)
+        if claim.parent_id is not None:
+            await advance_fleet(engine, claim.parent_id)
         await _hold(engine, claim)
+        if claim.parent_id is not None:
+            await advance_fleet(engine, claim.parent_id)
         await ring_due(engine)
+
+
+async def advance_fleet(engine: Engine, operation_id: UUID) -> None:
+    """The fleet command that an operation is, or is a part of, goes on; the reconciler does it where this fails."""
+    try:
+        async with asyncio.timeout(engine.limits.heartbeat_s), engine.sessions.begin() as session:
+            parent_id = await fleet.parent_of(session, operation_id)
+            if parent_id is None:
+                return
+            await fleet.advance(session, parent_id)
+    except Exception as error:
+        away = database_is_away(error)
+        log.warning("fleet_not_advanced", operation_id=str(operation_id), error=repr(error), exc_info=not away)
+        return
+    await ring_due(engine)
 
 
 async def ring_due(engine: Engine) -> None:
@@ -126,7 +150,7 @@ async def _interrupted(engine: Engine, claim: Claim, error: Exception) -> None:
         await _give_back(engine, claim, after_s=float(2**claim.attempt))
         return
     async with engine.sessions.begin() as session:
-        await _terminal(claim, explain(error, None), None)(session)
+        await _terminal(engine, claim, explain(error, None), claim.result)(session)
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:
@@ -151,55 +175,54 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
     async with journal:
         if claim.attempt > 1:
             await journal.note(f"Another worker goes on with this operation (attempt {claim.attempt}).")
-        plan = await _plan(engine, claim, journal)
-        found = None
+        masker = Masker()
+
+        def open_host(site: Site) -> Host:
+            return engine.open_host(site, masker, claim, journal, lease.check)
+
+        plan = await _plan(engine, claim, journal, open_host)
         if isinstance(plan, Failure):
             failure: Failure | None = plan
         else:
-            host = engine.open_host(plan, claim, journal, lease.check)
+            masker.add(*plan.secrets)
+            host = Nowhere(journal, masker) if plan.site is None else open_host(plan.site)
             failure = await _run(engine, claim, lease, journal=journal, plan=plan, host=host)
-            found = await _requirements(claim, plan, host)
-        await journal.close(_terminal(claim, failure, found))
+        await journal.close(_terminal(engine, claim, failure, journal.facts))
     log.info("operation_finished", kind=claim.kind, failure=None if failure is None else failure.as_dict())
 
 
-async def _requirements(claim: Claim, plan: Plan, host: Host) -> list[dict[str, Any]] | None:
-    """What a server has after a preparation; None for other operations, and where it cannot be asked."""
-    if claim.kind is not OperationKind.PREPARE_SERVER:
-        return None
-    try:
-        return [asdict(row) for row in await requirements.check(host, plan.engine, plan.tls)]
-    except RemoteError:
-        return None
-
-
 def _terminal(
-    claim: Claim, failure: Failure | None, found: list[dict[str, Any]] | None
+    engine: Engine, claim: Claim, failure: Failure | None, facts: dict[str, Any]
 ) -> Callable[[AsyncSession], Awaitable[None]]:
     """What writes the operation's end, and what it means for its subject."""
     state = OperationState.OK
     if failure is not None:
         state = OperationState.CANCELLED if failure.code == CANCELLED else OperationState.ERROR
+    ended = Ended(
+        claim.kind,
+        state,
+        claim.operation_id,
+        claim.client_id,
+        claim.server_id,
+        params=claim.params,
+        result=facts,
+        secrets=operations.open_secrets(claim.secrets, claim.operation_id, engine.vault),
+        vault=engine.vault,
+        mail=engine.profile.mail,
+    )
 
     async def record(session: AsyncSession) -> None:
-        await outcomes.apply(
-            session,
-            claim.kind,
-            state,
-            operation_id=claim.operation_id,
-            client_id=claim.client_id,
-            server_id=claim.server_id,
-            requirements=found,
-        )
+        await outcomes.apply(session, ended)
         await operations.finish(session, claim, state, error=None if failure is None else failure.as_dict())
 
     return record
 
 
-async def _plan(engine: Engine, claim: Claim, journal: Journal) -> Plan | Failure:
+async def _plan(engine: Engine, claim: Claim, journal: Journal, open_host: Callable[[Site], Host]) -> Plan | Failure:
+    tools = Tools(engine.sessions, engine.vault, engine.profile, open_host)
     try:
         async with engine.sessions() as session:
-            return await make_plan(session, claim, engine.vault, engine.profile)
+            return await make_plan(session, Work.of(claim, engine.vault), tools)
     except Exception as error:
         if database_is_away(error):
             raise

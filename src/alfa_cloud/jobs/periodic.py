@@ -17,11 +17,12 @@ from sqlalchemy import CursorResult, delete, func, select, text
 from alfa_cloud.config import Settings
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError
+from alfa_cloud.jobs import calendar, counting, sampling
 from alfa_cloud.models import Client, OperationEvent, Server
 from alfa_cloud.remote.nginx import HEALTH_PATH
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.probe import ProbeResult, probe_http
-from alfa_cloud.services import idempotency
+from alfa_cloud.services import idempotency, letters, operations
 from alfa_cloud.specs import ClientStatus
 
 log = structlog.get_logger()
@@ -48,8 +49,41 @@ async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Setting
     """Probe every minute and drop what is old every hour, in whichever process leads."""
     await asyncio.gather(
         _every(settings.probe_interval_s, PROBE_LOCK, sessions, lambda: probe_clients(sessions, pool)),
+        _every(
+            settings.probe_interval_s,
+            sampling.SAMPLE_LOCK,
+            sessions,
+            lambda: sampling.sample_servers(sessions, pool, settings.sample_keep_days),
+        ),
+        _every(calendar.EVERY_S, calendar.LOCK, sessions, lambda: turn_calendar(sessions, rules_of(settings))),
+        _every(
+            settings.users_interval_s,
+            counting.USERS_LOCK,
+            sessions,
+            lambda: counting.count_users(sessions, pool, settings.app),
+        ),
+        _every(settings.dns_interval_s, counting.NAMES_LOCK, sessions, lambda: counting.check_names(sessions)),
         _every(DROP_EVERY_S, DROP_LOCK, sessions, lambda: drop_old(sessions, settings.log_keep_days)),
     )
+
+
+def rules_of(settings: Settings) -> calendar.Rules:
+    """What the settings say about last days of use; where no letter can be sent, none is asked for."""
+    letters_leave = letters.is_configured(settings.profile.mail)
+    return calendar.Rules(
+        zone=settings.profile.zone,
+        reminder_days=settings.reminder_days if settings.reminders and letters_leave else (),
+        from_hour=settings.remind_from_hour,
+        expired_letter=settings.expired_letter and letters_leave,
+        block=settings.block_expired,
+    )
+
+
+async def turn_calendar(sessions: SessionFactory, rules: calendar.Rules) -> None:
+    """What is due by the database's clock has been asked for."""
+    async with sessions() as session:
+        now = await operations.database_now(session)
+    await calendar.turn(sessions, now, rules)
 
 
 async def _every(seconds: float, lock: int, sessions: SessionFactory, action: Callable[[], Awaitable[None]]) -> None:

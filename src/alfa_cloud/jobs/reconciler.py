@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
-from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, func, select
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.models import Worker
-from alfa_cloud.services import operations
+from alfa_cloud.services import fleet, operations
 
 log = structlog.get_logger()
 
@@ -43,7 +42,10 @@ async def reconcile(sessions: SessionFactory, broker: Broker, worker: str) -> No
     """One turn: say that this worker lives, and ring for what is due if this worker leads now."""
     async with sessions.begin() as session:
         await say_alive(session, worker)
-        due = await _due_if_leading(session)
+        if not await _leads(session):
+            return
+        await advance_fleets(sessions)
+        due = await operations.due(session)
     for operation_id, attempt in due:
         if not await broker.wake(operation_id, attempt):
             return
@@ -55,9 +57,24 @@ async def say_alive(session: AsyncSession, worker: str) -> None:
     await session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"seen_at": row.excluded.seen_at}))
 
 
-async def _due_if_leading(session: AsyncSession) -> list[tuple[UUID, int]]:
+async def _leads(session: AsyncSession) -> bool:
+    """Whether this worker leads, to the end of the transaction; the leader forgets workers that are gone."""
     if not await session.scalar(select(func.pg_try_advisory_xact_lock(LEADER_LOCK))):
-        return []
+        return False
     old = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, FORGET_WORKER_S)
     await session.execute(delete(Worker).where(Worker.seen_at < old))
-    return await operations.due(session)
+    return True
+
+
+async def advance_fleets(sessions: SessionFactory) -> None:
+    """Every fleet command is as far as its children: the call at a child's end may be lost, with its worker."""
+    async with sessions() as session:
+        running = await fleet.unfinished(session)
+    for parent_id in running:
+        try:
+            async with sessions.begin() as session:
+                await fleet.advance(session, parent_id)
+        except Exception as error:
+            if database_is_away(error):
+                raise
+            log.exception("fleet_not_advanced", operation_id=str(parent_id))

@@ -117,7 +117,7 @@ class Runner:
             async with asyncio.timeout(max(0.0, remaining_s)):
                 for position, current in enumerate(self._playbook.steps):
                     step = str(current)
-                    if self._lease.cancel_requested.is_set():
+                    if self._lease.cancel_requested.is_set() and not self._playbook.past_return(position):
                         raise CancelRequested
                     await self._run_step(position, current)
         except LeaseLostError:
@@ -144,7 +144,7 @@ class Runner:
         Args:
             failed: the title of the step that failed; it stays `failed`, the others are `undone`.
         """
-        if not self._playbook.undo_on_failure:
+        if not self._playbook.undo_on_failure or self._playbook.past_return(self._touched):
             return
         try:
             async with asyncio.timeout(UNDO_S):

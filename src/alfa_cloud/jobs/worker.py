@@ -29,7 +29,6 @@ from alfa_cloud.db import make_engine, make_session_factory
 from alfa_cloud.jobs import periodic
 from alfa_cloud.jobs.failpoint import Failpoint
 from alfa_cloud.jobs.journal import Journal
-from alfa_cloud.jobs.kinds import Plan, Profile
 from alfa_cloud.jobs.operation import Engine, Limits, run_operation
 from alfa_cloud.jobs.reconciler import reconcile_forever
 from alfa_cloud.remote.host import Host
@@ -38,6 +37,7 @@ from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.services import identity
 from alfa_cloud.services.operations import Claim
+from alfa_cloud.services.plans.plan import Site
 from alfa_cloud.telemetry import configure_logging
 from alfa_cloud.vault import Vault
 
@@ -144,7 +144,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
         sessions=sessions,
         broker=broker,
         vault=vault,
-        profile=Profile(settings.app, settings.min_free_bytes, settings.certbot_email, settings.certbot_server),
+        profile=settings.profile,
         limits=Limits(
             settings.lease_s,
             settings.heartbeat_s,
@@ -153,7 +153,9 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
             settings.log_bytes,
             Failpoint.parse(settings.failpoint),
         ),
-        open_host=lambda plan, claim, journal, guard: open_host(pool, plan, claim, journal, guard),
+        open_host=lambda site, masker, claim, journal, guard: open_host(
+            pool, site, claim, journal, masker=masker, guard=guard
+        ),
     )
     try:
         yield engine, pool
@@ -163,16 +165,16 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
         await database.dispose()
 
 
-def open_host(pool: SshPool, plan: Plan, claim: Claim, journal: Journal, guard: Any) -> Host:
+def open_host(pool: SshPool, site: Site, claim: Claim, journal: Journal, *, masker: Masker, guard: Any) -> Host:
     """A live host for a claimed operation."""
     return SshHost(
         pool,
-        plan.address,
-        plan.layout,
+        site.address,
+        site.layout,
         sink=journal,
-        operation_dir=plan.layout.operation_dir(str(claim.operation_id)),
+        operation_dir=site.layout.operation_dir(str(claim.operation_id)),
         fence=claim.fence,
-        masker=Masker(plan.secrets),
+        masker=masker,
         guard=guard,
     )
 

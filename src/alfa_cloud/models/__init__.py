@@ -3,20 +3,24 @@
 from alfa_cloud.models.client import Client
 from alfa_cloud.models.credential import Credential
 from alfa_cloud.models.event import OperationEvent
+from alfa_cloud.models.expiry import ExpireDate, Reminder
 from alfa_cloud.models.idempotency import IdempotencyKey
 from alfa_cloud.models.operation import Operation, OperationLine, OperationStep
-from alfa_cloud.models.server import Server, SshIdentity
+from alfa_cloud.models.server import Server, ServerSample, SshIdentity
 from alfa_cloud.models.worker import Worker
 
 __all__ = [
     "Client",
     "Credential",
+    "ExpireDate",
     "IdempotencyKey",
     "Operation",
     "OperationEvent",
     "OperationLine",
     "OperationStep",
+    "Reminder",
     "Server",
+    "ServerSample",
     "SshIdentity",
     "Worker",
 ]

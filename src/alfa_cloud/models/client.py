@@ -39,19 +39,28 @@ class Client(Base):
     """As asked: a tag or a channel."""
     image_ref: Mapped[str] = mapped_column(String(300), default="", server_default="")
     """REPOSITORY:TAG that the wish was resolved to."""
+    former_image_ref: Mapped[str] = mapped_column(String(300), default="", server_default="")
+    """The one before it: the way back."""
     version: Mapped[str] = mapped_column(String(128), default="", server_default="")
     """What runs; empty while nothing does."""
     migration_pending: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     status: Mapped[str] = mapped_column(String(16), default=ClientStatus.CREATING, server_default="creating")
     activated_at: Mapped[datetime | None]
     """When it first came to life; before that it can be removed without an archive."""
+    slot: Mapped[str] = mapped_column(String(1), default="a", server_default="a")
+    """Which of its two places its container is in."""
     port: Mapped[int | None]
-    """On the server's loopback; None once it is archived."""
+    """Of that slot, on the server's loopback; None once it is archived."""
+    spare_port: Mapped[int | None]
+    """Of the other slot; None until the first switch."""
     available: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     available_at: Mapped[datetime | None]
     available_reason: Mapped[str] = mapped_column(String(200), default="", server_default="")
     dns_ok: Mapped[bool | None]
     maintenance: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    maintenance_text: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    """What the maintenance page says beside its own words."""
+    maintenance_ends_at: Mapped[datetime | None]
     blocked: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     demo: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     turbostart: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
@@ -61,6 +70,8 @@ class Client(Base):
     users_counted_at: Mapped[datetime | None]
     max_resources: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     """`memory_bytes`, where it differs from the app profile's."""
+    success_sent_at: Mapped[datetime | None]
+    """When the letter with the first password left; the password is erased by then."""
     last_backup_at: Mapped[datetime | None]
     last_proven_at: Mapped[datetime | None]
     app_key: Mapped[bytes]

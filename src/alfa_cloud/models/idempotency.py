@@ -21,6 +21,7 @@ class IdempotencyKey(Base):
     path: Mapped[str] = mapped_column(Text)
     """With its query."""
     body_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    """HMAC-SHA-256 of media type and body, by the vault's key: a body may hold a password that could be guessed."""
     status: Mapped[int] = mapped_column(SmallInteger)
     headers: Mapped[dict[str, Any]]
     body: Mapped[bytes] = mapped_column(LargeBinary)

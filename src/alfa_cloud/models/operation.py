@@ -44,6 +44,10 @@ class Operation(Base):
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("operations.id"), index=True)
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("operations.id"))
     params: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    secrets: Mapped[bytes | None]
+    """Parameters that must not be seen, sealed; erased at the end."""
+    locks_client: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    """Whether it takes its turn among its client's operations; a letter does not."""
     equal_key: Mapped[str] = mapped_column(String(64), default="", server_default="")
     """Equal for equal commands: kind, subject and every parameter."""
     state: Mapped[str] = mapped_column(String(16), default="queued", server_default="queued")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Identity, Index, String, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from alfa_cloud.db import Base
@@ -68,6 +68,17 @@ class Server(Base):
     def engine(self) -> DatabaseEngine:
         """The database system of its clients."""
         return DatabaseEngine(self.database_engine)
+
+
+class ServerSample(Base):
+    """What a server's load was at one moment."""
+
+    __tablename__ = "server_samples"
+
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.clock_timestamp())
+    values: Mapped[dict[str, Any]]
+    """As `remote.load.Load` has them."""
 
 
 class SshIdentity(Base):

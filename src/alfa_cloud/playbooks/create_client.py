@@ -13,16 +13,18 @@ from alfa_cloud.playbooks.steps.client import (
     SetOwner,
     WaitHealthy,
 )
-from alfa_cloud.playbooks.steps.server import CheckOwnership, CheckPlace
-from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsureVirtualHost, WaitAnswering
+from alfa_cloud.playbooks.steps.rollout import RollOut
+from alfa_cloud.playbooks.steps.server import CheckPlace
+from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsurePage, EnsureVirtualHost, WaitAnswering
+from alfa_cloud.playbooks.switch_client import Web, roll_out
 from alfa_cloud.remote import compose
-from alfa_cloud.specs import ClientSecrets, ClientSpec, Tls
+from alfa_cloud.specs import ClientSecrets, ClientSpec, CloudSettings, Tls
 
 
 def create_client(
     spec: ClientSpec,
     secrets: ClientSecrets,
-    settings: tuple[tuple[str, str | None], ...],
+    settings: CloudSettings,
     *,
     min_free_bytes: int,
     certbot_email: str,
@@ -34,7 +36,7 @@ def create_client(
         EnsureFolder(spec),
         EnsureDatabase(spec, secrets.database_password),
         EnsureComposeFile(spec, secrets),
-        EnsureContainer(spec, compose.label_of(compose.render(spec, secrets))),
+        EnsureContainer(spec, compose.label_of(spec, secrets)),
         WaitHealthy(spec),
         Migrate(spec),
         *([SetOwner(spec, secrets.owner_password)] if secrets.owner_password else []),
@@ -45,30 +47,28 @@ def create_client(
 
 
 def web_steps(spec: ClientSpec, certbot_email: str, certbot_server: str) -> list[Step]:
-    """The virtual host, its certificate where there is to be one, and the look from outside."""
+    """The page where one stands for the client, its virtual host, its certificate, and the look from outside."""
     secure: list[Step] = []
     if spec.tls is Tls.CERTBOT:
         secure = [EnsureCertificate(spec, certbot_email, certbot_server), EnsureVirtualHost(spec)]
-    return [EnsureVirtualHost(spec), *secure, WaitAnswering(spec)]
+    page = [EnsurePage(spec)] if spec.page else []
+    return [*page, EnsureVirtualHost(spec), *secure, WaitAnswering(spec)]
 
 
 def update_client(
     spec: ClientSpec,
     secrets: ClientSecrets,
-    settings: tuple[tuple[str, str | None], ...],
+    settings: CloudSettings,
     *,
     certbot_email: str,
     certbot_server: str,
     new_owner: bool = False,
 ) -> Playbook:
-    """What was changed of a client is on its server; a failed step leaves the earlier ones, and can be retried."""
-    steps: list[Step] = [
-        CheckOwnership(spec),
-        EnsureComposeFile(spec, secrets),
-        EnsureContainer(spec, compose.label_of(compose.render(spec, secrets))),
-        WaitHealthy(spec),
-        *([SetOwner(spec, secrets.owner_password)] if new_owner and secrets.owner_password else []),
-        EnsureCloudSettings(spec, secrets.database_password, settings),
-        *web_steps(spec, certbot_email, certbot_server),
-    ]
-    return Playbook(steps, undo_on_failure=False)
+    """What was changed of a client is on its server; a new container takes over from the old one where it must."""
+    return roll_out(
+        RollOut(spec, spec, secrets),
+        settings,
+        settings,
+        owner=secrets.owner_password if new_owner else None,
+        web=Web(certbot_email, certbot_server),
+    )

@@ -8,7 +8,7 @@ from alfa_cloud.playbooks.playbook import Playbook, Step
 from alfa_cloud.playbooks.steps.client import EnsureContainer, EnsureDatabase, EnsureFolder
 from alfa_cloud.playbooks.steps.ownership import Folder, find_container, find_folder, has_tenant, has_vhost, sparing
 from alfa_cloud.playbooks.steps.web import EnsureVirtualHost, has_certificate
-from alfa_cloud.remote import certbot, files
+from alfa_cloud.remote import certbot, files, pages
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import ClientSecrets, ClientSpec
 
@@ -29,6 +29,7 @@ class RemoveVirtualHost(Step):
 
     async def apply(self, host: Host) -> None:
         await EnsureVirtualHost(self.spec).undo(host)
+        await host.run(files.remove_file(pages.client_path(self.spec)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,13 @@ class Playbook:
 
     Args:
         undo_on_failure: whether a failed step takes the earlier ones back, in reverse.
+        no_return: the position of the first step that cannot be taken back; once it was begun, only forward.
     """
 
     steps: Sequence[Step]
     undo_on_failure: bool = True
+    no_return: int | None = None
+
+    def past_return(self, position: int) -> bool:
+        """Whether the step there, or an earlier one, cannot be taken back."""
+        return self.no_return is not None and position >= self.no_return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alfa_cloud.playbooks.playbook import Playbook, Step
 from alfa_cloud.playbooks.steps.server import (
     CheckNginxGood,
+    CheckPrograms,
     CheckRequirements,
     EnsureMariadbReachable,
     EnsureNetwork,
@@ -18,13 +19,22 @@ from alfa_cloud.specs import DatabaseEngine, Layout, Tls
 LOOPBACK = "127.0.0.1"
 
 
-def prepare_server(layout: Layout, engine: DatabaseEngine, tls: Tls) -> Playbook:
+def prepare_server(layout: Layout, engine: DatabaseEngine, tls: Tls, min_free_bytes: int = 0) -> Playbook:
     """Folders, pages, the containers' network, and the way from there to the database."""
+    steps: list[Step] = [
+        CheckPrograms(engine, tls),
+        *arrangements(layout, engine),
+        CheckRequirements(engine, tls, min_free_bytes),
+    ]
+    return Playbook(steps, undo_on_failure=False)
+
+
+def arrangements(layout: Layout, engine: DatabaseEngine) -> list[Step]:
+    """What clients need on a server that has every program."""
     database: Step = (
         EnsureMariadbReachable(layout) if engine is DatabaseEngine.MARIADB else EnsurePostgresqlReachable(layout)
     )
-    steps: list[Step] = [
-        CheckRequirements(engine, tls),
+    return [
         EnsureRoot(layout),
         EnsurePages(layout),
         EnsureNetwork(layout),
@@ -32,4 +42,3 @@ def prepare_server(layout: Layout, engine: DatabaseEngine, tls: Tls) -> Playbook
         database,
         CheckNginxGood(),
     ]
-    return Playbook(steps, undo_on_failure=False)

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from alfa_cloud.remote import docker
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import ClientSpec, Secret
 
+HEALTH_S: Final = 5.0
+"""How long one answer of the health path may take."""
 
-def health(spec: ClientSpec) -> Command:
+# Of /proc/net/tcp (proc(5)): the other end's address and port in hexadecimal, then the state; 01 is established, 04, 05
+# and 08 are half closed.
+CONNECTIONS: Final = 'cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -cE "$1"; exit 0'
+
+
+def health(spec: ClientSpec, *, within_s: float = HEALTH_S) -> Command:
     """Print the HTTP status of the app's health path, asked on the server itself; 000 where nothing answers."""
+    return _ask(f"http://127.0.0.1:{spec.port}{spec.app.health_path}", within_s)
+
+
+def front(spec: ClientSpec, *, secure: bool) -> Command:
+    """Print the HTTP status that the server's nginx gives a visitor of the client; 000 where nothing answers."""
+    scheme, port = ("https", spec.layout.https_port) if secure else ("http", spec.layout.http_port)
+    return _ask(
+        f"{scheme}://{spec.domain}:{port}/", HEALTH_S, "--insecure", "--resolve", f"{spec.domain}:{port}:127.0.0.1"
+    )
+
+
+def _ask(url: str, within_s: float, *options: str) -> Command:
     argv = (
-        "curl", "--silent", "--output", "/dev/null", "--max-time", "5", "--noproxy", "*", "--write-out", "%{http_code}",
-        f"http://127.0.0.1:{spec.port}{spec.app.health_path}",
+        "curl", "--silent", "--output", "/dev/null", "--max-time", f"{within_s:g}", "--noproxy", "*",
+        "--write-out", "%{http_code}", *options, url,
     )  # fmt: skip
-    return Command(argv, timeout_s=15, log=False)
+    return Command(argv, timeout_s=within_s + 10, log=False)
+
+
+def connections_to(port: int) -> Command:
+    """Print how many connections to a port are open on the server, seen from the end that made them."""
+    pattern = f":{port:04X} 0[1458] "
+    return Command(("sh", "-c", CONNECTIONS, "alfa-connections", pattern), log=False, timeout_s=20)
+
+
+def parse_count(text: str) -> int:
+    """The number that `connections_to` printed."""
+    return int(text.strip() or 0)
 
 
 def migrate(spec: ClientSpec) -> Command:

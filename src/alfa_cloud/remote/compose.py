@@ -13,7 +13,6 @@ from alfa_cloud.specs import ClientSecrets, ClientSpec, DatabaseEngine, fingerpr
 CONNECTIONS: Final = {DatabaseEngine.MARIADB: ("mysql", 3306), DatabaseEngine.POSTGRESQL: ("pgsql", 5432)}
 """Laravel's names of the database systems, and their ports."""
 
-SERVICE: Final = "app-a"
 LABEL_CLIENT: Final = "alfa.client"
 """On a container: the uid of the client that it belongs to."""
 
@@ -37,8 +36,21 @@ def environment(spec: ClientSpec, secrets: ClientSecrets) -> dict[str, str]:
     }
 
 
-def render(spec: ClientSpec, secrets: ClientSecrets) -> bytes:
-    """The compose file; it holds secrets, so it is written with mode 0600."""
+def render(spec: ClientSpec, secrets: ClientSecrets, *, beside: ClientSpec | None = None) -> bytes:
+    """The compose file; it holds secrets, so it is written with mode 0600.
+
+    Args:
+        beside: the same client in its other slot, while one takes over from the other.
+    """
+    specs = [spec] if beside is None else [spec, beside]
+    document = {
+        "services": {one.service: _service(one, secrets) for one in sorted(specs, key=lambda one: one.slot)},
+        "networks": {spec.layout.docker_network: {"external": True}},
+    }
+    return yaml.safe_dump(document, sort_keys=False).encode()
+
+
+def _service(spec: ClientSpec, secrets: ClientSecrets) -> dict[str, Any]:
     service: dict[str, Any] = {
         "image": spec.image,
         "container_name": spec.container,
@@ -55,16 +67,17 @@ def render(spec: ClientSpec, secrets: ClientSecrets) -> bytes:
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     service["labels"] = {docker.LABEL_SPEC: fingerprint(service), LABEL_CLIENT: spec.uid}
-    document = {
-        "services": {SERVICE: service},
-        "networks": {spec.layout.docker_network: {"external": True}},
-    }
-    return yaml.safe_dump(document, sort_keys=False).encode()
+    return service
 
 
-def label_of(content: bytes) -> str:
-    """The fingerprint that a compose file's container bears."""
-    return str(yaml.safe_load(content)["services"][SERVICE]["labels"][docker.LABEL_SPEC])
+def label_of(spec: ClientSpec, secrets: ClientSecrets) -> str:
+    """The fingerprint that the client's container bears."""
+    return str(_service(spec, secrets)["labels"][docker.LABEL_SPEC])
+
+
+def path(spec: ClientSpec) -> str:
+    """Where the client's compose file lies."""
+    return f"{spec.directory}/compose.yaml"
 
 
 def escape(value: str) -> str:
@@ -75,7 +88,7 @@ def escape(value: str) -> str:
 def up(spec: ClientSpec) -> Command:
     """The container runs as the compose file says; made anew where it differs."""
     argv = (
-        "docker", "compose", f"--project-name={spec.project}", f"--file={spec.directory}/compose.yaml",
-        "--progress=plain", "up", "--detach", "--no-build", "--pull=never", "--no-deps", SERVICE,
+        "docker", "compose", f"--project-name={spec.project}", f"--file={path(spec)}",
+        "--progress=plain", "up", "--detach", "--no-build", "--pull=never", "--no-deps", spec.service,
     )  # fmt: skip
     return Command(argv, sudo=True, timeout_s=180)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ LABEL_COMMIT = "org.opencontainers.image.revision"
 LABEL_CREATED = "org.opencontainers.image.created"
 """Pre-defined annotation keys of the OCI image specification."""
 LABEL_BRANCH = "alfa.branch"
+ICC = "com.docker.network.bridge.enable_icc"
+"""Whether the containers of a network reach each other (Docker, "Bridge network driver")."""
 LABEL_SPEC = "alfa.spec"
 """On a container: the fingerprint of the compose file that it was made from."""
 
@@ -67,6 +70,59 @@ def inspect_images(references: list[str]) -> Command:
     return Command(("docker", "image", "inspect", "--", *references), sudo=True, timeout_s=20, log=False)
 
 
+# One at a time on a server; who waited finds that the other one has brought the image.
+LOAD = """
+set -eu
+exec 9>>"$1"
+flock -w 3000 9 || { echo "another transfer to this server takes too long" >&2; exit 75; }
+found=$(docker image inspect --format '{{.Id}}' -- "$2" 2>/dev/null) || found=
+[ "$found" != "$3" ] || exit 76
+exec docker image load --quiet
+"""
+ALREADY_THERE = 76
+TRANSFER_S = 3600
+
+
+def save_image(reference: str) -> Command:
+    """Print an image, with its tag."""
+    return Command(("docker", "image", "save", "--", reference), sudo=True, timeout_s=TRANSFER_S, log=False)
+
+
+def load_image(reference: str, digest: str, lock: str) -> Command:
+    """The image on standard input is on the server; exit status `ALREADY_THERE` where it was before."""
+    argv = ("sh", "-c", LOAD, "alfa-load", lock, reference, digest)
+    return Command(argv, sudo=True, timeout_s=TRANSFER_S, log=False)
+
+
+def list_dangling() -> Command:
+    """Print the ids of our images without a tag, one on a line."""
+    ours = ("--filter=dangling=true", f"--filter=label={LABEL_BRANCH}")
+    argv = ("docker", "image", "ls", "--no-trunc", "--quiet", *ours)
+    return Command(argv, sudo=True, timeout_s=20, log=False)
+
+
+def remove_image(tag: str) -> Command:
+    """The tag is gone, and with its last one the image; fails where a container needs it."""
+    return Command(("docker", "image", "rm", "--", tag), sudo=True, timeout_s=300)
+
+
+def prune_dangling() -> Command:
+    """Our images without a tag are gone, but for those that a container needs."""
+    argv = ("docker", "image", "prune", "--force", f"--filter=label={LABEL_BRANCH}")
+    return Command(argv, sudo=True, timeout_s=600)
+
+
+def list_containers() -> Command:
+    """Print all containers, one JSON object on a line."""
+    argv = ("docker", "container", "ls", "--all", "--no-trunc", "--format", "{{json .}}")
+    return Command(argv, sudo=True, timeout_s=20, log=False)
+
+
+def root_dir() -> Command:
+    """Print the folder that Docker keeps its data in."""
+    return Command(("docker", "info", "--format", "{{.DockerRootDir}}"), sudo=True, timeout_s=20, log=False)
+
+
 def inspect_container(name: str) -> Command:
     """Describe a container as a JSON array; exit status 1 where there is none."""
     return Command(("docker", "container", "inspect", "--", name), sudo=True, timeout_s=20, log=False)
@@ -75,6 +131,17 @@ def inspect_container(name: str) -> Command:
 def remove_container(name: str) -> Command:
     """The container is gone, running or not."""
     return Command(("docker", "container", "rm", "--force", "--", name), sudo=True, timeout_s=60)
+
+
+def stop_container(name: str) -> Command:
+    """The container does not run: it was asked to end, and ended by force after 30 s."""
+    return Command(("docker", "container", "stop", "--time=30", "--", name), sudo=True, timeout_s=90)
+
+
+def restart_container(name: str) -> Command:
+    """The container was stopped, within 30 s or by force, and started; once in an operation."""
+    argv = ("docker", "container", "restart", "--time=30", "--", name)
+    return Command(argv, sudo=True, timeout_s=120, detached="restart")
 
 
 def container_logs(name: str, lines: int) -> Command:
@@ -91,10 +158,15 @@ def create_network(name: str, subnet: str, gateway: str) -> Command:
     """The network is there; its containers do not reach each other."""
     argv = (
         "docker", "network", "create", "--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}",
-        "--opt=com.docker.network.bridge.enable_icc=false", "--opt=com.docker.network.bridge.name=alfa0",
+        f"--opt={ICC}=false", "--opt=com.docker.network.bridge.name=alfa0",
         "--", name,
     )  # fmt: skip
     return Command(argv, sudo=True, timeout_s=60)
+
+
+def list_running() -> Command:
+    """Print the running containers, one JSON object on a line."""
+    return Command(("docker", "container", "ls", "--format", "{{json .}}"), sudo=True, timeout_s=20, log=False)
 
 
 def execute(container: str, argv: tuple[str, ...], *, stdin: bytes = b"", **options: Any) -> Command:
@@ -131,9 +203,34 @@ def parse_images(text: str, repository: str) -> list[Image]:
     return newest_first(found)
 
 
+def parse_identity(text: str) -> tuple[str, int]:
+    """The id and the size in bytes of the first image of `docker image inspect`."""
+    item = json.loads(text)[0]
+    return str(item["Id"]), int(item.get("Size", 0))
+
+
 def newest_first(images: Iterable[Image]) -> list[Image]:
     """Images by age, those of one moment by name."""
     return sorted(images, key=lambda image: (image.created_at, image.tag), reverse=True)
+
+
+KEPT_OF_EACH_BRANCH = 2
+"""So that the newest can be taken back."""
+
+
+def unneeded(images: Iterable[Image], needed: Collection[str]) -> list[Image]:
+    """The images that nobody needs, the newest first: not named as needed, and not among their branch's newest.
+
+    Args:
+        needed: by REPOSITORY:TAG.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for image in newest_first(images):
+        seen[image.branch] += 1
+        if seen[image.branch] > KEPT_OF_EACH_BRANCH and image.tag not in needed:
+            found.append(image)
+    return found
 
 
 def branch_of(tag: str) -> str:

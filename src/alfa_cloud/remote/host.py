@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import Layout, Stream
@@ -62,6 +62,9 @@ class LineSink(Protocol):
     async def warn(self, text: str, /) -> None:
         """Take a line of our own, and keep it among the operation's warnings."""
 
+    async def report(self, **facts: Any) -> None:
+        """Keep facts (JSON values) as the operation's result."""
+
 
 class Host(Protocol):
     """A server that runs commands."""
@@ -112,3 +115,6 @@ class Host(Protocol):
 
     async def warn(self, text: str) -> None:
         """Write a line to the journal and keep it among the operation's warnings."""
+
+    async def report(self, **facts: Any) -> None:
+        """Keep facts (JSON values, no secrets) as the operation's result, past a take-over too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from alfa_cloud.remote import docker, requirements
 from alfa_cloud.remote.docker import Image
@@ -33,6 +33,9 @@ class NoSink:
         """Nothing."""
 
     async def warn(self, text: str, /) -> None:
+        """Nothing."""
+
+    async def report(self, **facts: Any) -> None:
         """Nothing."""
 
 

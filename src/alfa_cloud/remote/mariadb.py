@@ -12,7 +12,11 @@ from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Result
 from alfa_cloud.specs import ClientSpec, Secret
 
-OPTIONS: Final = ("--batch", "--raw", "--skip-column-names", "--sandbox", "--default-character-set=utf8mb4")
+OPTIONS: Final = (
+    "--batch", "--raw", "--skip-column-names", "--sandbox", "--default-character-set=utf8mb4",
+    "--loose-skip-print-query-on-error",
+)  # fmt: skip
+"""Without the last one a statement that fails is printed whole, with the hash of a password in it."""
 
 LOGGED_IN: Final = "logged in"
 
@@ -33,13 +37,17 @@ def mariadb(sql: str, *, log: bool = True, timeout_s: float = 60) -> Command:
     return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
 
 
-def mariadb_as_client(spec: ClientSpec, sql: str, *, log: bool = True) -> Command:
+def mariadb_as_client(spec: ClientSpec, sql: str, *, log: bool = True, timeout_s: float = 60) -> Command:
     """Run SQL with the client's own login, which is in its file: what the client made runs as the client."""
-    argv = (
+    return Command(client_argv(spec), stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
+
+
+def client_argv(spec: ClientSpec) -> tuple[str, ...]:
+    """The program that runs SQL with the client's own login."""
+    return (
         "mariadb", f"--defaults-file={login_path(spec)}", *OPTIONS, "--protocol=socket", "--connect-timeout=15",
         f"--database={spec.database}",
     )  # fmt: skip
-    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=60)
 
 
 def login_path(spec: ClientSpec) -> str:
@@ -168,11 +176,30 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
     users, pattern = _users(spec), spec.database.replace("_", r"\_")
     named = ", ".join(f"{user} IDENTIFIED BY PASSWORD '{native_hash(password)}'" for user in users)
     return mariadb(
-        f"""CREATE DATABASE IF NOT EXISTS {quote_ident(spec.database)}
-            CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci COMMENT '{spec.uid}';
+        f"""{_create_database(spec)}
         CREATE USER IF NOT EXISTS {named};
         ALTER USER {named};
         GRANT ALL PRIVILEGES ON {quote_ident(pattern)}.* TO {", ".join(users)};"""
+    )
+
+
+def _create_database(spec: ClientSpec) -> str:
+    return (
+        f"CREATE DATABASE IF NOT EXISTS {quote_ident(spec.database)} "
+        f"CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci COMMENT '{spec.uid}';"
+    )
+
+
+def empty_database(spec: ClientSpec) -> Command:
+    """The client's database is as new, its users and their rights stay; nothing that the client made is run.
+
+    Who is connected as the client is cut off, and not waited for. Until MariaDB's next start it takes statements as
+    long as it can: a value that was stored in one must fit into one again, where a dump has it in hexadecimal.
+    """
+    cut = " ".join(f"KILL HARD CONNECTION USER {user};" for user in _users(spec))
+    return mariadb(
+        f"SET SESSION lock_wait_timeout = 600; SET GLOBAL max_allowed_packet = 1073741824;\n"
+        f"{cut}\nDROP DATABASE IF EXISTS {quote_ident(spec.database)};\n{_create_database(spec)}\n"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from jinja2 import Environment, StrictUndefined
 
+from alfa_cloud.remote import pages
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import ClientSpec, Layout
 
@@ -163,18 +164,8 @@ def render_vhost(spec: ClientSpec, *, secure: bool) -> bytes:
     """The virtual host of a client; `secure` where its certificate is there."""
     template = _environment().from_string(_source("vhost.conf.j2"))
     return template.render(
-        spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH
+        spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH, pages=pages
     ).encode()
-
-
-def render_page(name: str) -> bytes:
-    """A page that nginx shows by itself: `unavailable`."""
-    return _source(f"{name}.html").encode()
-
-
-def page_path(layout: Layout, name: str) -> str:
-    """Where a page lies on a server."""
-    return f"{layout.root}/pages/{name}.html"
 
 
 def _environment() -> Environment:

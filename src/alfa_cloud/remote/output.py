@@ -157,6 +157,12 @@ class OutputPipeline:
         return shown if len(shown) == len(text) else self._masker.mask_text(shown)
 
 
+def clean(text: str, masker: Masker) -> list[str]:
+    """Text of our own as lines that may be shown."""
+    pipeline = OutputPipeline(masker)
+    return pipeline.feed(text.encode("utf-8", "replace")) + pipeline.finish()
+
+
 def plain_text(data: bytes) -> str:
     """What a program printed as one line of at most 500 characters, without control characters; not masked."""
     return " ".join(CONTROLS.sub("", data[:RAW_LINE_BYTES].decode("utf-8", "replace")).split())[:PLAIN_CHARACTERS]

@@ -46,6 +46,11 @@ class SshPool:
         self._servers: dict[Address, _Server] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def connections(self) -> int:
+        """How many connections stand."""
+        return sum(server.connections for server in self._servers.values())
+
     async def check_address(self, host: str, port: int) -> str:
         """The IP address that a connection to this host would go to.
 
@@ -167,6 +172,11 @@ class _Server:
         self._failure: tuple[float, BaseException] | None = None
         self._ended = False
         self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """How many of them stand."""
+        return sum(link.alive for link in self._links)
 
     @asynccontextmanager
     async def opened(self, line: str, window: int, asked_at: float) -> AsyncIterator[RemoteProcess]:

@@ -8,7 +8,7 @@ import hmac
 import json
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Result
@@ -56,19 +56,27 @@ def psql(sql: str, *, database: str = "postgres", log: bool = True, timeout_s: f
     return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
 
 
-def psql_as_client(spec: ClientSpec, sql: str, *, log: bool = True) -> Command:
-    """Run SQL with the client's own login, whose password is in its file: what the client made runs as the client.
+def psql_as_client(spec: ClientSpec, sql: str, *, log: bool = True, timeout_s: float = 60) -> Command:
+    """Run SQL with the client's own login: what the client made runs as the client."""
+    program = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password")
+    argv = client_argv(spec, *program, "--set=ON_ERROR_STOP=1", statement_s=timeout_s / 2)
+    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=timeout_s)
+
+
+def client_argv(spec: ClientSpec, *program: str, statement_s: float = 0) -> tuple[str, ...]:
+    """A program of PostgreSQL with the client's own login, whose password is in its file.
 
     What a role may set for its own sessions is set here again, where it could change how the SQL is read or stop it.
+
+    Args:
+        statement_s: how long one statement may take; 0 is without end.
     """
-    argv = (
+    return (
         "env", f"PGPASSFILE={login_path(spec)}", "PGCLIENTENCODING=UTF8", "PGCONNECT_TIMEOUT=15",
-        "PGOPTIONS=-c statement_timeout=30s -c default_transaction_read_only=off",
-        "psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password", "--set=ON_ERROR_STOP=1",
+        f"PGOPTIONS=-c statement_timeout={statement_s:g}s -c default_transaction_read_only=off", *program,
         f"--host={spec.layout.database_host}", f"--port={spec.layout.database_port or PORT}",
         f"--username={spec.database_user}", f"--dbname={spec.database}",
     )  # fmt: skip
-    return Command(argv, stdin=sql.encode(), sudo=True, log=log, timeout_s=60)
 
 
 def login_path(spec: ClientSpec) -> str:
@@ -175,7 +183,7 @@ def parse_tenant(text: str) -> Tenant:
 
 def create_tenant(spec: ClientSpec, password: Secret) -> Command:
     """The client's role, with its mark and password, and its database are there."""
-    role, database = quote_ident(spec.database_user), quote_ident(spec.database)
+    role = quote_ident(spec.database_user)
     stored = quote_literal(verifier(password))
     return psql(
         f"""BEGIN;
@@ -184,11 +192,25 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
         ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {stored};
         COMMENT ON ROLE {role} IS {quote_literal(spec.uid)};
         COMMIT;
-        SELECT 'CREATE DATABASE {database} OWNER {role} ENCODING ''UTF8'' TEMPLATE template0'
-         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {quote_literal(spec.database)}) \\gexec
-        REVOKE ALL ON DATABASE {database} FROM PUBLIC;""",
+        {_create_database(spec)}""",
         log=True,
     )
+
+
+def _create_database(spec: ClientSpec) -> str:
+    role, database = quote_ident(spec.database_user), quote_ident(spec.database)
+    return f"""SELECT 'CREATE DATABASE {database} OWNER {role} ENCODING ''UTF8'' TEMPLATE template0'
+         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {quote_literal(spec.database)}) \\gexec
+        REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+        """
+
+
+def empty_database(spec: ClientSpec) -> Command:
+    """The client's database is as new; nothing that the client made is run, and nothing of it is left.
+
+    That is more than schemas: large objects, extensions, settings. Who is connected to it is cut off.
+    """
+    return psql(f"DROP DATABASE IF EXISTS {quote_ident(spec.database)} WITH (FORCE);\n{_create_database(spec)}")
 
 
 def drop_tenant(spec: ClientSpec) -> Command:
@@ -258,6 +280,11 @@ def listens(listen_addresses: str, address: str) -> bool:
     """Whether this setting lets in connections to an address."""
     found = _addresses(listen_addresses)
     return bool(found & EVERY_ADDRESS) or address in found or (address == "127.0.0.1" and "localhost" in found)
+
+
+def reachable(found: dict[str, Any], address: str) -> bool:
+    """Whether what `inspect_listening` found lets the clients' roles in at an address."""
+    return bool(found["role"] and found["rule"] and listens(str(found["listen"]), address))
 
 
 def merge_addresses(listen_addresses: str, address: str) -> str:

@@ -61,7 +61,7 @@ class Recorder:
     async def _emit(self, lines: Sequence[str]) -> None:
         if not lines:
             return
-        self.last.extend(line.strip() for line in lines[-LAST_LINES:] if line.strip())
+        self.last.extend([line.strip() for line in lines if line.strip()][-LAST_LINES:])
         if self._sink is not None:
             checkpoint = (self._name, self._pipeline.offset) if self._name is not None else None
             await self._sink.lines(self._stream, lines, checkpoint)

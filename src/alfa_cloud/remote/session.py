@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, ConnectionLostError
 from alfa_cloud.remote import detached
@@ -13,7 +14,8 @@ from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.detached import State
 from alfa_cloud.remote.follow import TIMED_OUT, DetachedRun
 from alfa_cloud.remote.host import LineSink, Result
-from alfa_cloud.remote.output import Masker, OutputPipeline
+from alfa_cloud.remote.link import TRANSFER_WINDOW, RemoteProcess
+from alfa_cloud.remote.output import Masker, clean
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.probe import probe_http
 from alfa_cloud.remote.process import Consumer, execute
@@ -104,6 +106,19 @@ class SshHost:
         self._judge(command, look.exit_status, look.seconds, run.last, check=check)
         return Result(look.exit_status, head)
 
+    @asynccontextmanager
+    async def stream(self, command: Command) -> AsyncIterator[RemoteProcess]:
+        """A program that was started, with its streams as bytes; its channel is cut at the end of the block.
+
+        Raises:
+            RemoteError: it was not started, or that is unknown.
+            LeaseLostError: this worker was replaced.
+        """
+        self._guard()
+        line = command.to_shell()
+        async with self._pool.process(self._address, line, window=TRANSFER_WINDOW) as process:
+            yield process
+
     async def detached_status(self, name: str) -> int | None:
         """See `Host.detached_status`.
 
@@ -135,13 +150,17 @@ class SshHost:
 
     async def note(self, text: str) -> None:
         """Write a line of our own (stream `system`) to the journal."""
-        for line in self._clean(text):
+        for line in clean(text, self._masker):
             await self._sink.note(line)
 
     async def warn(self, text: str) -> None:
         """Write a line to the journal and keep it among the operation's warnings."""
-        for line in self._clean(text):
+        for line in clean(text, self._masker):
             await self._sink.warn(line)
+
+    async def report(self, **facts: Any) -> None:
+        """See `Host.report`."""
+        await self._sink.report(**facts)
 
     async def _run(self, command: Command, *, check: bool = True) -> Result:
         sink = self._sink if command.log else None
@@ -174,7 +193,3 @@ class SshHost:
             lines = list(last)
             detail = ": ".join([f"{program} ended with exit status {status}", *([" / ".join(lines)] if lines else [])])
             raise CommandFailedError(detail, exit_status=status, output="\n".join(lines))
-
-    def _clean(self, text: str) -> list[str]:
-        pipeline = OutputPipeline(self._masker)
-        return pipeline.feed(text.encode("utf-8", "replace")) + pipeline.finish()

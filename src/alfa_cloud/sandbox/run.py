@@ -179,6 +179,7 @@ class Sandbox:
             "ALFA_ALLOWED_NETWORKS": LOCAL_NETWORKS,
             "ALFA_SERVER_NETWORKS": SERVER_NETWORKS,
             "ALFA_SMTP_URL": self.mailbox.smtp_url,
+            "ALFA_MAIL_FROM": "Alfa Cloud <cloud@example.org>",
             "ALFA_PUBLIC_URL": self.url,
             "ALFA_MIN_FREE_BYTES": "200000000",
             "ALFA_POLL_DELAY_S": "0.1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alfa_cloud.models import Client, Server
-from alfa_cloud.specs import AppProfile, ClientSecrets, ClientSpec, Layout, Tls
+from alfa_cloud.specs import AppProfile, ClientSecrets, ClientSpec, CloudSettings, Layout, PageKind, Slot, Tls
 from alfa_cloud.vault import Vault
 
 
@@ -29,15 +29,38 @@ def client_spec(client: Client, server: Server, app: AppProfile) -> ClientSpec:
         image=client.image_ref,
         version=client.image_ref.rpartition(":")[2],
         url=client_url(client.domain, tls, layout),
+        slot=Slot(client.slot),
         port=client.port or 0,
+        spare_port=client.spare_port or 0,
         database=client.database,
         database_user=client.database,
         engine=server.engine,
         tls=tls,
         memory_bytes=int(client.max_resources.get("memory_bytes", app.memory_bytes)),
+        page=page_of(client),
+        **_page_words(client),
         layout=layout,
         app=app,
     )
+
+
+def _page_words(client: Client) -> dict[str, str]:
+    if page_of(client) is not PageKind.MAINTENANCE:
+        return {}
+    until = client.maintenance_ends_at
+    return {"page_text": client.maintenance_text, "page_ends_at": until.isoformat() if until else ""}
+
+
+def page_of(client: Client) -> PageKind | None:
+    """What nginx shows instead of the application: an ended term goes before maintenance."""
+    if client.blocked:
+        return PageKind.EXPIRED
+    return PageKind.MAINTENANCE if client.maintenance else None
+
+
+def with_settings(values: CloudSettings, **changed: str | None) -> CloudSettings:
+    """The same settings, some of them changed."""
+    return tuple((name, changed.get(name, value)) for name, value in values)
 
 
 def secret_place(column: str, client: Client) -> str:
@@ -55,7 +78,7 @@ def client_secrets(client: Client, vault: Vault) -> ClientSecrets:
     )
 
 
-def cloud_settings(client: Client) -> tuple[tuple[str, str | None], ...]:
+def cloud_settings(client: Client) -> CloudSettings:
     """What `cloud_settings` in the client's database says."""
     flags = ("maintenance", "blocked", "turbostart", "tutorial")
     return (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from itertools import islice
 from typing import Any, Final
 
 import idna
@@ -21,13 +22,22 @@ from alfa_cloud.errors import (
     ServerFullError,
     ServerNotReadyError,
 )
-from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.models import Client, ExpireDate, Operation, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.services import operations, servers
 from alfa_cloud.services.client_specs import secret_place
-from alfa_cloud.services.listing import MAX_ID, FilterError, escape_like, fetch_page, parse_ids, parse_words
+from alfa_cloud.services.listing import (
+    MAX_ID,
+    FilterError,
+    ListQuery,
+    Page,
+    escape_like,
+    fetch_page,
+    parse_ids,
+    parse_words,
+)
 from alfa_cloud.services.operations import Caller
-from alfa_cloud.specs import ClientStatus, ListQuery, OperationKind, Page, Secret, ServerRole, fingerprint
+from alfa_cloud.specs import ClientStatus, OperationKind, Secret, ServerRole, fingerprint
 from alfa_cloud.vault import Vault, new_app_key, new_password
 
 RESERVED_NAMES: Final = frozenset(
@@ -69,8 +79,17 @@ async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
     Raises:
         FilterError: a filter's value is of the wrong form.
     """
+    query = filtered(asked.filters)
+    return await fetch_page(session, query, asked, sorts=SORTS, default=(("name", False),), tie=Client.id)
+
+
+def filtered(filters: Mapping[str, str]) -> Select[tuple[Client]]:
+    """The clients that a list's filters choose; archived ones only where `status` names them.
+
+    Raises:
+        FilterError: a filter's value is of the wrong form.
+    """
     query: Select[tuple[Client]] = select(Client)
-    filters = asked.filters
     if "status" in filters:
         query = query.where(Client.status.in_(parse_words("status", filters["status"], ClientStatus)))
     else:
@@ -91,7 +110,7 @@ async def list_clients(session: AsyncSession, asked: ListQuery) -> Page[Client]:
         query = query.where(Client.expire_date < _day("expires_before", filters["expires_before"]))
     if "expires_after" in filters:
         query = query.where(Client.expire_date > _day("expires_after", filters["expires_after"]))
-    return await fetch_page(session, query, asked, sorts=SORTS, default=(("name", False),), tie=Client.id)
+    return query
 
 
 def _flag(name: str, text: str) -> bool:
@@ -190,6 +209,7 @@ async def create_client(
     domain = normal_domain(given) if given else normal_domain(f"{values['name']}.{server.base_domain}", field="name")
     image, image_ref = resolve_image(values.get("image"), images, server.role, repository)
     await _check_free(session, values["name"], domain)
+    port, spare_port = await _free_ports(session, server, busy_ports, 2)
     client = Client(
         **{key: value for key, value in values.items() if key not in ("domain", "image", "owner_login")},
         domain=domain,
@@ -197,7 +217,8 @@ async def create_client(
         image=image,
         image_ref=image_ref,
         status=ClientStatus.CREATING,
-        port=await _free_port(session, server, busy_ports),
+        port=port,
+        spare_port=spare_port,
         app_key=b"",
         database_password=b"",
     )
@@ -210,6 +231,8 @@ async def create_client(
         session, OperationKind.CREATE_CLIENT, caller, client_id=client.id, server_id=server.id
     )
     client.operation_id = operation.id
+    if client.expire_date is not None:
+        session.add(ExpireDate(client_id=client.id, new_date=client.expire_date, actor=caller.actor))
     await session.flush()
     await session.refresh(client)
     return client, operation
@@ -239,13 +262,24 @@ async def _check_free(session: AsyncSession, name: str, domain: str) -> None:
         raise ClientDomainTakenError(f"A client already answers under {domain}.")
 
 
-async def _free_port(session: AsyncSession, server: Server, busy: set[int]) -> int:
+async def reserve_spare_port(session: AsyncSession, client: Client, busy: Collection[int] = ()) -> None:
+    """The client has a port for a second container, as those made before there was one have not."""
+    if client.spare_port is None:
+        server = await session.get_one(Server, client.server_id, with_for_update=True)
+        client.spare_port = (await _free_ports(session, server, busy, 1))[0]
+        await session.flush()
+
+
+async def _free_ports(session: AsyncSession, server: Server, busy: Collection[int], count: int) -> list[int]:
+    """The first ports of a server, whose row is held, that neither a client has nor anything listens on."""
     layout = server.layout_spec
-    taken = set(await session.scalars(select(Client.port).where(Client.server_id == server.id)))
-    for port in range(layout.first_port, layout.last_port + 1):
-        if port not in taken and port not in busy:
-            return port
-    raise ServerFullError(f"{server.name} has no free port between {layout.first_port} and {layout.last_port}.")
+    rows = await session.execute(select(Client.port, Client.spare_port).where(Client.server_id == server.id))
+    taken = {port for row in rows for port in row} | set(busy)
+    free = (port for port in range(layout.first_port, layout.last_port + 1) if port not in taken)
+    found = list(islice(free, count))
+    if len(found) < count:
+        raise ServerFullError(f"{server.name} has no free port between {layout.first_port} and {layout.last_port}.")
+    return found
 
 
 async def _flush(session: AsyncSession, client: Client) -> None:
@@ -342,15 +376,6 @@ async def creations(session: AsyncSession, client_id: int) -> list[Operation]:
     if not found:
         raise OperationNotFoundError("The log of this client's creation is not kept.")
     return found
-
-
-def actions(client: Client) -> dict[str, str | None]:
-    """The commands of a client, each with the reason why it is not allowed now, or None."""
-    return {
-        "update": None if client.status in CHANGEABLE else f"The client is {client.status}.",
-        "delete": None if client.activated_at is None else "Deleting a client that was active is not possible yet.",
-        "retry": None if client.status == ClientStatus.FAILED else "Its creation did not fail.",
-    }
 
 
 async def servers_of(session: AsyncSession, rows: Sequence[Client]) -> Sequence[Server]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import secrets
 import time
 import unicodedata
@@ -26,6 +27,8 @@ MIN_PASSWORD_LENGTH: Final = 15
 MAX_LOGIN_LENGTH: Final = 100
 MAX_BASIC_BYTES: Final = 512
 """Login, colon and password together, in UTF-8: longer ones no request could bring."""
+MAX_HASHES: Final = 4
+"""At a time, in one process: each takes 64 MiB."""
 REMEMBER_S: Final = 60.0
 
 _HASHER: Final = PasswordHasher()
@@ -44,16 +47,16 @@ class StoredLogin:
 
 @dataclass(slots=True)
 class CheckedLogins:
-    """What one process remembers of right logins: a keyed digest and a version, for a minute.
+    """What one process remembers of right logins: a keyed digest of login, password and version.
 
-    The key is random for each process; neither a login nor a password is kept.
+    It is forgotten a minute after its last use. The key is random for each process; neither a login nor a password
+    is kept.
     """
 
     clock: Callable[[], float] = time.monotonic
     _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     _known: dict[bytes, float] = field(default_factory=dict, repr=False)
-    _running: dict[bytes, asyncio.Task[bool]] = field(default_factory=dict, repr=False)
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4), repr=False)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HASHES), repr=False)
 
     def mark(self, stored: StoredLogin | None, login: str, password: str) -> bytes:
         """A digest of all that a check depends on."""
@@ -62,25 +65,21 @@ class CheckedLogins:
         return hmac.digest(self._key, b"\0".join(parts), "sha256")
 
     def knows(self, mark: bytes) -> bool:
-        """Whether this was found right less than a minute ago."""
-        return self._known.get(mark, 0.0) > self.clock()
+        """Whether this was found right, or asked for here, less than a minute ago."""
+        now = self.clock()
+        if self._known.get(mark, -math.inf) <= now:
+            return False
+        self._known[mark] = now + REMEMBER_S
+        return True
 
     def remember(self, mark: bytes) -> None:
-        """Know it for a minute; what is older is forgotten."""
+        """Know it; what is older than a minute is forgotten."""
         now = self.clock()
         self._known = {known: until for known, until in self._known.items() if until > now}
         self._known[mark] = now + REMEMBER_S
 
-    async def check(self, mark: bytes, stored: StoredLogin | None, login: str, password: str) -> bool:
-        """Hash once for all equal requests that run now; four hashes at most run at a time."""
-        task = self._running.get(mark)
-        if task is None:
-            task = asyncio.create_task(self._check(stored, login, password))
-            self._running[mark] = task
-            task.add_done_callback(lambda _: self._running.pop(mark, None))
-        return await asyncio.shield(task)
-
-    async def _check(self, stored: StoredLogin | None, login: str, password: str) -> bool:
+    async def check(self, stored: StoredLogin | None, login: str, password: str) -> bool:
+        """Whether they are right, by their hash; four at most are computed at a time."""
         async with self._slots:
             return await asyncio.to_thread(_matches, stored, login, password)
 
@@ -97,7 +96,7 @@ async def verify(stored: StoredLogin | None, checked: CheckedLogins, login: str,
     mark = checked.mark(stored, login, password)
     if checked.knows(mark):
         return True
-    right = await checked.check(mark, stored, login, password)
+    right = await checked.check(stored, login, password)
     if right:
         checked.remember(mark)
     return right
@@ -122,33 +121,47 @@ async def change(session: AsyncSession, current: Secret, login: str, password: S
     Raises:
         FieldError: the current password is wrong, or a new value does not follow the rules.
     """
-    check_login(login)
-    check_password(login, password)
+    check_change(current, login, password)
     row = await session.scalar(select(Credential).where(Credential.id == 1).with_for_update())
     stored = None if row is None else StoredLogin(row.login, row.password_hash, row.version)
     if row is None or not await asyncio.to_thread(_matches, stored, row.login, current.reveal()):
         raise FieldError("current_password", "This is not the current password.", code="wrong_password")
-    row.login = _normal(login)
-    row.password_hash = await _hash(password)
-    row.version += 1
-    row.updated_at = func.clock_timestamp()
-    await session.flush()
+    await _replace(session, row, login, password)
 
 
-async def reset(session: AsyncSession, login: str, password: Secret) -> None:
+async def reset(session: AsyncSession, login: str, password: Secret) -> bool:
     """The administrator has this login and password, whatever was before: for a person on the host.
+
+    Returns:
+        Whether there was one before.
 
     Raises:
         FieldError: the login or the password does not follow the rules.
     """
     if await bootstrap(session, login, password):
-        return
-    row = await session.get_one(Credential, 1, with_for_update=True)
+        return False
+    await _replace(session, await session.get_one(Credential, 1, with_for_update=True), login, password)
+    return True
+
+
+async def _replace(session: AsyncSession, row: Credential, login: str, password: Secret) -> None:
     row.login = _normal(login)
     row.password_hash = await _hash(password)
     row.version += 1
     row.updated_at = func.clock_timestamp()
     await session.flush()
+
+
+def check_change(current: Secret, login: str, password: Secret) -> None:
+    """New values follow the rules, and the password is a new one.
+
+    Raises:
+        FieldError: they don't, or it isn't.
+    """
+    check_login(login)
+    check_password(login, password)
+    if _normal(password.reveal()) == _normal(current.reveal()):
+        raise FieldError("password", "The new password must differ from the current one.", code="same_password")
 
 
 def check_login(login: str) -> None:
@@ -157,24 +170,26 @@ def check_login(login: str) -> None:
     Raises:
         FieldError: it cannot.
     """
-    if not login.strip() or len(login) > MAX_LOGIN_LENGTH:
+    if not login.strip() or len(_normal(login)) > MAX_LOGIN_LENGTH:
         raise FieldError("login", f"The login needs 1 to {MAX_LOGIN_LENGTH} characters.")
     if ":" in login or not _printable(login):
         raise FieldError("login", "The login must hold no colon and no control characters.")
 
 
 def check_password(login: str, password: Secret) -> None:
-    """A password is long enough, and can be used with HTTP Basic.
+    """A password is long enough, is not the login, and can be used with HTTP Basic.
 
     Raises:
         FieldError: it is not, or cannot.
     """
     text = password.reveal()
-    if len(text) < MIN_PASSWORD_LENGTH:
+    if len(_normal(text)) < MIN_PASSWORD_LENGTH:
         raise FieldError("password", f"The password needs at least {MIN_PASSWORD_LENGTH} characters.")
     if not _printable(text):
         raise FieldError("password", "The password must hold no control characters.")
-    if len(f"{_normal(login)}:{_normal(text)}".encode()) > MAX_BASIC_BYTES:
+    if _normal(text) == _normal(login):
+        raise FieldError("password", "The password must differ from the login.")
+    if any(len(unicodedata.normalize(form, f"{login}:{text}").encode()) > MAX_BASIC_BYTES for form in ("NFC", "NFD")):
         raise FieldError("password", f"Login and password together must not exceed {MAX_BASIC_BYTES - 1} bytes.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,10 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.errors import HostKeyChangedError, HostUnreachableError, RemoteError
-from alfa_cloud.models import Client, Server
+from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.remote import docker
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.look import busy_ports, host_to_look_at, list_images
 from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.services.operations import UNFINISHED
 from alfa_cloud.specs import Address, ClientStatus, Layout
 
 LOOK_S: Final = 8.0
@@ -87,9 +89,31 @@ async def users_of(session: AsyncSession, server_id: int) -> dict[str, list[int]
     return found
 
 
-def prunable(image: Image, images: Sequence[Image], users: dict[str, list[int]]) -> bool:
-    """Whether nobody needs an image: no client uses it, and it is not its branch's newest."""
-    newest: dict[str, Any] = {}
-    for other in images:
-        newest.setdefault(other.branch, other)
-    return image.tag not in users and newest[image.branch] is not image
+async def needed(session: AsyncSession, server_id: int, repository: str) -> frozenset[str]:
+    """Every REPOSITORY:TAG that a client of a server runs or ran before, or any operation names that is to be done.
+
+    An image may be fetched from another server of the fleet: so operations count wherever they are.
+    """
+    names: set[str] = set()
+    clients = select(Client.image_ref, Client.former_image_ref).where(
+        Client.server_id == server_id, Client.status != ClientStatus.ARCHIVED
+    )
+    for row in await session.execute(clients):
+        names.update(row)
+    for params in await session.scalars(select(Operation.params).where(Operation.state.in_(UNFINISHED))):
+        names.update(_texts_in(params))
+    return frozenset(text if ":" in text else f"{repository}:{text}" for text in names if text)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
+
+
+def prunable(image: Image, images: Sequence[Image], needed_images: Collection[str]) -> bool:
+    """Whether nobody needs an image, and it is not among its branch's newest."""
+    return image in docker.unneeded(images, needed_images)

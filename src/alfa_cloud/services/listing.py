@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.errors import FieldError
-from alfa_cloud.specs import ListQuery, Page
 
 MAX_ID: Final = 2**31 - 1
 """No row has a greater id: PostgreSQL's `integer` ends there."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What a list is asked for.
+
+    Args:
+        filters: by filter name; the values as they stood in the address.
+        sort: (field, descending) in order.
+        number: the page, from 1.
+        size: rows on a page.
+    """
+
+    filters: Mapping[str, str] = field(default_factory=dict)
+    sort: tuple[tuple[str, bool], ...] = ()
+    number: int = 1
+    size: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of rows, and how many there are in all."""
+
+    rows: list[T]
+    total: int
 
 
 class FilterError(FieldError):

@@ -16,8 +16,8 @@ from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import OperationNotFoundError
 from alfa_cloud.events import Listener, wait_set
 from alfa_cloud.models import Operation, OperationEvent, OperationLine, OperationStep
-from alfa_cloud.services.listing import fetch_page, parse_ids, parse_uuids, parse_words
-from alfa_cloud.specs import TERMINAL_STATES, ListQuery, OperationKind, OperationState, Page
+from alfa_cloud.services.listing import ListQuery, Page, fetch_page, parse_ids, parse_uuids, parse_words
+from alfa_cloud.specs import TERMINAL_STATES, OperationKind, OperationState
 
 SORTS: Final = {
     "id": Operation.id,

@@ -6,6 +6,8 @@ means that another worker has taken over.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,20 +17,12 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid6 import uuid7
 
-from alfa_cloud.errors import (
-    LeaseLostError,
-    NotCancellableError,
-    NotRetryableError,
-    OperationNotFoundError,
-)
-from alfa_cloud.models import Client, Operation
-from alfa_cloud.services import outcomes
-from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, fingerprint
+from alfa_cloud.errors import LeaseLostError
+from alfa_cloud.models import Operation
+from alfa_cloud.specs import OperationKind, OperationState, Secret, fingerprint
+from alfa_cloud.vault import Vault
 
 UNFINISHED: Final = (OperationState.QUEUED, OperationState.RUNNING)
-
-CANCELLABLE: Final = frozenset({OperationKind.CREATE_CLIENT, OperationKind.PREPARE_SERVER})
-"""Kinds that can be stopped while they run; any operation can while it is queued."""
 
 SERVER_LOCK: Final = 0x616C6661
 """Namespace of the advisory locks that serialize claims on one server."""
@@ -43,6 +37,35 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """Parameters of an operation that must not be seen: they lie encrypted in its row until its end."""
+
+    values: Mapping[str, Secret]
+    vault: Vault
+
+    def digests(self) -> dict[str, str]:
+        """The same for equal parameters."""
+        return {name: self.vault.digest(value.reveal().encode()).hex() for name, value in self.values.items()}
+
+    def seal(self, operation_id: UUID) -> bytes:
+        """The column."""
+        plain = {name: value.reveal() for name, value in self.values.items()}
+        return self.vault.seal(Secret(json.dumps(plain)), _place(operation_id))
+
+
+def open_secrets(sealed: bytes | None, operation_id: UUID, vault: Vault) -> dict[str, Secret]:
+    """An operation's sealed parameters."""
+    if sealed is None:
+        return {}
+    plain = json.loads(vault.open(sealed, _place(operation_id)).reveal())
+    return {name: Secret(value) for name, value in plain.items()}
+
+
+def _place(operation_id: UUID) -> str:
+    return f"operations.secrets.{operation_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """An operation that this worker may work on, until its lease ends or another fence is drawn."""
 
@@ -50,13 +73,16 @@ class Claim:
     kind: OperationKind
     client_id: int | None
     server_id: int | None
+    parent_id: UUID | None
     params: dict[str, Any]
+    secrets: bytes | None
     attempt: int
     fence: int
     last_seq: int
     log_bytes: int
     checkpoints: dict[str, int]
     warnings: list[str]
+    result: dict[str, Any]
     error: dict[str, Any] | None
     """Set where an earlier attempt failed and was taking its steps back."""
     remaining_s: float
@@ -74,19 +100,31 @@ async def request(
     server_id: int | None = None,
     params: dict[str, Any] | None = None,
     exclusive: bool = False,
+    locks_client: bool = True,
     retry_of: UUID | None = None,
+    parent_id: UUID | None = None,
+    sealed: Sealed | None = None,
     deadline_s: float = 4 * 3600,
 ) -> tuple[Operation, bool]:
     """A queued operation, and True; or the equal one that is its subject's last unfinished, and False.
 
     The caller of a client's command holds the client's row lock, so that equal requests meet one after the other.
+
+    Args:
+        locks_client: whether it takes its turn among its client's operations.
+        parent_id: the fleet command that it is a part of; such a one is never another's equal.
+        sealed: parameters that must not be seen.
     """
-    equal_key = fingerprint([kind, client_id, server_id, params or {}])
-    last = await _last_unfinished(session, client_id, server_id)
-    if last is not None and last.equal_key == equal_key and retry_of is None:
+    equal_key = fingerprint([kind, client_id, server_id, params or {}, *([sealed.digests()] if sealed else [])])
+    last = await _last_unfinished(session, client_id, server_id, locks_client=locks_client)
+    if last is not None and last.equal_key == equal_key and retry_of is None and parent_id is None:
         return last, False
+    operation_id = uuid7()
     operation = Operation(
-        id=uuid7(),
+        id=operation_id,
+        secrets=sealed.seal(operation_id) if sealed else None,
+        locks_client=locks_client,
+        parent_id=parent_id,
         kind=kind,
         client_id=client_id,
         server_id=server_id,
@@ -104,13 +142,17 @@ async def request(
     return operation, True
 
 
-async def _last_unfinished(session: AsyncSession, client_id: int | None, server_id: int | None) -> Operation | None:
-    query = select(Operation).where(Operation.state.in_(UNFINISHED))
+async def _last_unfinished(
+    session: AsyncSession, client_id: int | None, server_id: int | None, *, locks_client: bool
+) -> Operation | None:
+    query = select(Operation).where(Operation.state.in_(UNFINISHED), Operation.locks_client.is_(locks_client))
     if client_id is not None:
         query = query.where(Operation.client_id == client_id)
     else:
         await lock_subject(session, server_id or 0)
-        query = query.where(Operation.client_id.is_(None), Operation.server_id == server_id)
+        query = query.where(
+            Operation.client_id.is_(None), Operation.server_id == server_id, Operation.parent_id.is_(None)
+        )
     return await session.scalar(query.order_by(Operation.created_at.desc(), Operation.id.desc()).limit(1))
 
 
@@ -129,21 +171,23 @@ CLAIM: Final = text(
         SELECT q.id FROM operations AS q
          WHERE q.id = :id
            AND (q.state = 'queued' OR (q.state = 'running' AND q.lease_until < clock_timestamp()))
-           AND NOT EXISTS (
+           AND (NOT q.locks_client OR NOT EXISTS (
                 SELECT 1 FROM operations AS e
-                 WHERE e.client_id = q.client_id AND e.state IN ('queued', 'running')
-                   AND (e.created_at, e.id) < (q.created_at, q.id))
+                 WHERE e.client_id = q.client_id AND e.locks_client AND e.state IN ('queued', 'running')
+                   AND (e.created_at, e.id) < (q.created_at, q.id)))
            AND NOT EXISTS (
                 SELECT 1 FROM operations AS e
                  WHERE e.server_id = q.server_id AND e.id <> q.id
-                   AND ((e.state = 'running' AND (e.exclusive OR q.exclusive))
+                   AND ((e.state = 'running' AND e.lease_until IS NOT NULL AND (e.exclusive OR q.exclusive))
                         OR (e.state = 'queued' AND e.exclusive AND (e.created_at, e.id) < (q.created_at, q.id))))
            AND (q.server_id IS NULL OR q.state = 'running' OR (
-                SELECT count(*) FROM operations AS e WHERE e.server_id = q.server_id AND e.state = 'running'
+                SELECT count(*) FROM operations AS e
+                 WHERE e.server_id = q.server_id AND e.state = 'running' AND e.lease_until IS NOT NULL
                 ) < coalesce((SELECT max_parallel FROM servers WHERE servers.id = q.server_id), 4))
            FOR UPDATE SKIP LOCKED)
-    RETURNING o.id, o.kind, o.client_id, o.server_id, o.params, o.attempt, o.fence, o.last_seq, o.log_bytes,
-              o.checkpoints, o.warnings, o.error, o.cancel_requested_at, o.request_id,
+    RETURNING o.id, o.kind, o.client_id, o.server_id, o.params, o.secrets, o.attempt, o.fence, o.last_seq,
+              o.log_bytes, o.checkpoints, o.warnings, o.result, o.error, o.cancel_requested_at, o.request_id,
+              o.parent_id,
               extract(epoch FROM o.started_at - clock_timestamp()) + o.deadline_s AS remaining_s
     """
 )
@@ -162,13 +206,16 @@ async def claim(session: AsyncSession, operation_id: UUID, worker: str, lease_s:
         kind=OperationKind(row.kind),
         client_id=row.client_id,
         server_id=row.server_id,
+        parent_id=row.parent_id,
         params=row.params,
+        secrets=row.secrets,
         attempt=row.attempt,
         fence=row.fence,
         last_seq=row.last_seq,
         log_bytes=row.log_bytes,
         checkpoints=row.checkpoints,
         warnings=row.warnings,
+        result=row.result or {},
         error=row.error,
         remaining_s=float(row.remaining_s),
         cancel_requested=row.cancel_requested_at is not None,
@@ -225,9 +272,8 @@ async def finish(
     state: OperationState,
     *,
     error: dict[str, Any] | None = None,
-    result: dict[str, Any] | None = None,
 ) -> None:
-    """Write the terminal state; nothing follows it.
+    """Write the terminal state; nothing follows it, and its secrets are gone.
 
     Raises:
         LeaseLostError: another worker has it.
@@ -235,7 +281,7 @@ async def finish(
     values: dict[str, Any] = {
         "state": state,
         "error": error,
-        "result": result,
+        "secrets": None,
         "lease_until": None,
         "finished_at": func.clock_timestamp(),
     }
@@ -244,13 +290,41 @@ async def finish(
     await write(session, claim, **values)
 
 
+async def start_parent(session: AsyncSession, operation: Operation) -> None:
+    """A fleet command runs from now on: it has no lease, so no worker ever claims it."""
+    operation.state = OperationState.RUNNING
+    operation.started_at = await database_now(session)
+    await session.flush()
+
+
+async def finish_parent(
+    session: AsyncSession, operation: Operation, state: OperationState, error: dict[str, Any] | None
+) -> None:
+    """Write the terminal state of a fleet command, whose row the caller holds locked."""
+    operation.state = state
+    operation.error = error
+    operation.finished_at = await database_now(session)
+    await session.flush()
+
+
+async def cancel_queued(session: AsyncSession, operation: Operation, message: str) -> None:
+    """End an operation that never started, and whose row the caller holds locked."""
+    operation.state = OperationState.CANCELLED
+    operation.finished_at = await database_now(session)
+    operation.error = {"code": "cancelled", "message": message, "step": None}
+    operation.secrets = None
+    await session.flush()
+
+
 DUE: Final = text(
     """
     WITH unfinished AS (
         SELECT o.id, o.attempt, o.state, o.server_id, o.exclusive, o.lease_until, o.created_at,
-               row_number() OVER (PARTITION BY coalesce('c' || o.client_id, o.id::text)
+               row_number() OVER (PARTITION BY CASE WHEN o.client_id IS NOT NULL AND o.locks_client
+                                                    THEN 'c' || o.client_id ELSE o.id::text END
                                   ORDER BY o.created_at, o.id) AS place
-          FROM operations AS o WHERE o.state IN ('queued', 'running')),
+          FROM operations AS o
+         WHERE o.state = 'queued' OR (o.state = 'running' AND o.lease_until IS NOT NULL)),
     taken AS (
         SELECT server_id, count(*) AS running FROM unfinished WHERE state = 'running' GROUP BY server_id),
     waiting AS (
@@ -274,104 +348,6 @@ async def due(session: AsyncSession, *, limit: int = 500) -> list[tuple[UUID, in
     """Operations that could start or be taken over now, as (id, attempts so far), the oldest first."""
     rows = await session.execute(DUE, {"limit": limit})
     return [(row.id, row.attempt) for row in rows]
-
-
-async def cancel(session: AsyncSession, operation_id: UUID) -> Operation:
-    """Ask an operation to stop; one that is queued and never started ends at once.
-
-    Raises:
-        OperationNotFoundError: there is none.
-        NotCancellableError: it has ended, or its kind cannot be stopped half-way.
-    """
-    operation = await session.get(Operation, operation_id, with_for_update=True)
-    if operation is None:
-        raise OperationNotFoundError(f"There is no operation {operation_id}.")
-    reason = why_not_cancellable(operation)
-    if reason is not None:
-        raise NotCancellableError(reason)
-    now = await database_now(session)
-    operation.cancel_requested_at = operation.cancel_requested_at or now
-    if operation.state == OperationState.QUEUED:
-        operation.state = OperationState.CANCELLED
-        operation.finished_at = now
-        operation.error = {"code": "cancelled", "message": "Cancelled before it started.", "step": None}
-        await outcomes.apply(
-            session,
-            OperationKind(operation.kind),
-            OperationState.CANCELLED,
-            operation_id=operation.id,
-            client_id=operation.client_id,
-            server_id=operation.server_id,
-        )
-    await session.flush()
-    return operation
-
-
-def why_not_cancellable(operation: Operation) -> str | None:
-    """The reason why it cannot be stopped, or None."""
-    if OperationState(operation.state).terminal:
-        return f"The operation has ended ({operation.state})."
-    if operation.state == OperationState.RUNNING and operation.kind not in CANCELLABLE:
-        return f"{operation.kind} cannot be stopped half-way; wait for its end."
-    return None
-
-
-def why_not_retryable(operation: Operation) -> str | None:
-    """The reason why it cannot be run again, or None."""
-    if operation.state not in (OperationState.ERROR, OperationState.CANCELLED):
-        return f"Only a failed or cancelled operation can be retried; this one is {operation.state}."
-    return None
-
-
-async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Operation:
-    """A new operation of the same kind on the same subject, with the subject's present attributes.
-
-    Raises:
-        OperationNotFoundError: there is none.
-        NotRetryableError: it did not fail, was retried already, or its subject has changed since.
-    """
-    earlier = await session.get(Operation, operation_id)
-    if earlier is None:
-        raise OperationNotFoundError(f"There is no operation {operation_id}.")
-    if earlier.client_id is not None:
-        await _check_client_of_retry(session, earlier)
-    else:
-        await lock_subject(session, earlier.server_id or 0)
-    reason = why_not_retryable(earlier)
-    if reason is not None:
-        raise NotRetryableError(reason)
-    successor = await session.scalar(select(Operation.id).where(Operation.retry_of == operation_id).limit(1))
-    if successor is not None:
-        raise NotRetryableError(f"It was retried already, by operation {successor}; retry that one.")
-    operation, _ = await request(
-        session,
-        OperationKind(earlier.kind),
-        caller,
-        client_id=earlier.client_id,
-        server_id=earlier.server_id,
-        params=earlier.params,
-        exclusive=earlier.exclusive,
-        retry_of=earlier.id,
-        deadline_s=earlier.deadline_s,
-    )
-    await outcomes.restart(session, OperationKind(operation.kind), operation.id, operation.client_id)
-    return operation
-
-
-async def _check_client_of_retry(session: AsyncSession, earlier: Operation) -> None:
-    """Nothing, where the client still is what the operation was about; its row is locked.
-
-    Raises:
-        NotRetryableError: it is gone, has come to life, or is being deleted.
-    """
-    client = await session.get(Client, earlier.client_id, with_for_update=True)
-    if client is None:
-        raise NotRetryableError("Its client is gone.")
-    alive = client.activated_at is not None
-    if alive and earlier.kind in (OperationKind.CREATE_CLIENT, OperationKind.DELETE_CLIENT):
-        raise NotRetryableError(f"{client.name} has come to life since.")
-    if earlier.kind == OperationKind.CREATE_CLIENT and client.status == ClientStatus.DELETING:
-        raise NotRetryableError(f"{client.name} is being deleted.")
 
 
 async def database_now(session: AsyncSession) -> datetime:

@@ -2,75 +2,232 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
 from uuid import UUID
 
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from alfa_cloud.models import Client, Server
-from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
+from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.profile import MailProfile
+from alfa_cloud.services import letters
+from alfa_cloud.services.client_specs import secret_place
+from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, Secret
+from alfa_cloud.vault import Vault
 
 
-async def apply(
-    session: AsyncSession,
-    kind: OperationKind,
-    state: OperationState,
-    *,
-    operation_id: UUID,
-    client_id: int | None,
-    server_id: int | None,
-    requirements: list[dict[str, Any]] | None = None,
-) -> None:
-    """Bring the subject's row up to what the operation left.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation at its end.
 
     Args:
-        requirements: what a look at the server found after a preparation; None where it could not be asked.
+        result: what its steps reported.
+        secrets: what it was given that must not be seen, where it ran.
+        vault: seals what is kept of them.
+        mail: how letters leave, where it ran.
     """
-    if kind is OperationKind.CREATE_CLIENT and client_id is not None:
-        await (_client_is_alive if state is OperationState.OK else _client_failed)(session, client_id)
-    elif kind is OperationKind.DELETE_CLIENT and client_id is not None:
-        await _deletion_ended(session, client_id, state)
-    elif kind is OperationKind.PREPARE_SERVER and server_id is not None and requirements is not None:
-        met = all(row["ok"] for row in requirements)
-        values = {"requirements": requirements, "requirements_ok": met}
-        await session.execute(update(Server).where(Server.id == server_id).values(**values))
+
+    kind: OperationKind
+    state: OperationState
+    operation_id: UUID
+    client_id: int | None
+    server_id: int | None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    vault: Vault | None = None
+    mail: MailProfile = field(default_factory=MailProfile)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it did what it was for."""
+        return self.state is OperationState.OK
+
+    @classmethod
+    def of(cls, operation: Operation, state: OperationState) -> Self:
+        """The operation of a row, ending so."""
+        return cls(
+            OperationKind(operation.kind),
+            state,
+            operation.id,
+            operation.client_id,
+            operation.server_id,
+            operation.params,
+            operation.result or {},
+        )
 
 
-async def _deletion_ended(session: AsyncSession, client_id: int, state: OperationState) -> None:
-    """A client that came to life meanwhile is active; one that could not be removed stays `deleting`."""
-    client = await session.get(Client, client_id)
-    if client is None:
-        return
-    if state is OperationState.OK:
-        await session.delete(client)
-    elif client.activated_at is not None:
-        client.status = ClientStatus.ACTIVE
-    elif state is OperationState.CANCELLED:
-        client.status = ClientStatus.FAILED
+async def apply(session: AsyncSession, ended: Ended) -> None:
+    """Bring the subject's row up to what the operation left."""
+    if ended.kind in OF_KIND:
+        await OF_KIND[ended.kind](session, ended)
 
 
-async def _client_is_alive(session: AsyncSession, client_id: int) -> None:
-    await session.execute(
-        update(Client)
-        .where(Client.id == client_id)
-        .values(
+async def _creation_ended(session: AsyncSession, ended: Ended) -> None:
+    if ended.ok:
+        await _change_client(
+            session,
+            ended,
             status=ClientStatus.ACTIVE,
             activated_at=func.coalesce(Client.activated_at, func.clock_timestamp()),
             version=func.substring(Client.image_ref, "[^:]*$"),
-            available=True,
-            available_at=func.clock_timestamp(),
-            available_reason="",
+            **AVAILABLE,
         )
-    )
-
-
-async def _client_failed(session: AsyncSession, client_id: int) -> None:
+        if ended.mail.success_automatically and letters.is_configured(ended.mail) and ended.client_id is not None:
+            session.add(letters.automatic(OperationKind.SEND_SUCCESS, ended.client_id, {}))
+        return
     await session.execute(
         update(Client)
-        .where(Client.id == client_id, Client.activated_at.is_(None), Client.status != ClientStatus.DELETING)
+        .where(Client.id == ended.client_id, Client.activated_at.is_(None), Client.status != ClientStatus.DELETING)
         .values(status=ClientStatus.FAILED, available=False, available_reason="the creation failed")
     )
+
+
+async def _deletion_ended(session: AsyncSession, ended: Ended) -> None:
+    """A client that came to life meanwhile is active; one that could not be removed stays `deleting`."""
+    client = await session.get(Client, ended.client_id)
+    if client is None:
+        return
+    if ended.ok:
+        await session.delete(client)
+    elif client.activated_at is not None:
+        client.status = ClientStatus.ACTIVE
+    elif ended.state is OperationState.CANCELLED:
+        client.status = ClientStatus.FAILED
+
+
+async def _server_was_checked(session: AsyncSession, ended: Ended) -> None:
+    """What a look at the server found is known; nothing where it could not be asked."""
+    found = ended.result.get("requirements")
+    if found is not None:
+        values = {"requirements": found, "requirements_ok": all(row["ok"] or not row["required"] for row in found)}
+        await session.execute(update(Server).where(Server.id == ended.server_id).values(**values))
+
+
+async def _images_changed(session: AsyncSession, ended: Ended) -> None:
+    """The server's images are known as they were at the end, so that a channel means its newest at once."""
+    found = ended.result.get("images")
+    if ended.ok and found is not None:
+        values = {"images": found, "images_at": func.clock_timestamp()}
+        await session.execute(update(Server).where(Server.id == ended.server_id).values(**values))
+
+
+async def _maintenance_changed(session: AsyncSession, ended: Ended) -> None:
+    if not ended.ok:
+        return
+    on = ended.kind is OperationKind.ENABLE_MAINTENANCE
+    until = ended.params.get("ends_at") if on else None
+    await _change_client(
+        session,
+        ended,
+        maintenance=on,
+        maintenance_text=(ended.params.get("page_text") or "") if on else "",
+        maintenance_ends_at=datetime.fromisoformat(until) if until else None,
+    )
+
+
+async def _owner_password_changed(session: AsyncSession, ended: Ended) -> None:
+    """It replaces the one that is kept for the letter; where none is kept any more, none is."""
+    client = await session.get(Client, ended.client_id, with_for_update=True)
+    if ended.ok and ended.vault is not None and client is not None and client.owner_password is not None:
+        client.owner_password = ended.vault.seal(ended.secrets["password"], secret_place("owner_password", client))
+
+
+async def _success_sent(session: AsyncSession, ended: Ended) -> None:
+    """The first password is forgotten once a letter with it has left; a new one is kept until its letter leaves."""
+    client = await session.get(Client, ended.client_id, with_for_update=True)
+    if client is None:
+        return
+    new = bool(ended.params.get("new_password"))
+    if ended.ok:
+        client.success_sent_at = func.clock_timestamp()
+        if new or ended.result.get("password_mark") == letters.password_mark(client):
+            client.owner_password = None
+    elif new and ended.result.get("password_set") and ended.vault is not None:
+        password = letters.new_password_of(ended.operation_id, ended.vault)
+        client.owner_password = ended.vault.seal(password, secret_place("owner_password", client))
+
+
+async def _demo_changed(session: AsyncSession, ended: Ended) -> None:
+    if ended.ok:
+        await _change_client(session, ended, demo=ended.kind is OperationKind.ENABLE_DEMO)
+
+
+async def _expiry_arrived(session: AsyncSession, ended: Ended) -> None:
+    """The client is blocked, or is not any more, as its server was told."""
+    if not ended.ok:
+        return
+    blocked = bool(ended.result["blocked"])
+    await _change_client(session, ended, blocked=blocked)
+    await session.execute(
+        update(Client)
+        .where(Client.id == ended.client_id, Client.status.in_((ClientStatus.ACTIVE, ClientStatus.EXPIRED)))
+        .values(status=ClientStatus.EXPIRED if blocked else ClientStatus.ACTIVE)
+    )
+
+
+async def _rolled_out(session: AsyncSession, ended: Ended) -> None:
+    """The client is what nginx serves now, also where the operation failed past its point of no return."""
+    client = await session.get(Client, ended.client_id, with_for_update=True)
+    if client is None:
+        return
+    moved = ended.result.get("slot", client.slot) != client.slot
+    if moved:
+        client.slot = ended.result["slot"]
+        client.port, client.spare_port = client.spare_port, client.port
+    reference = ended.params.get("image_ref") or client.image_ref
+    if reference != client.image_ref and (ended.ok or moved):
+        client.former_image_ref = client.image_ref
+        client.image_ref, client.version = reference, reference.rpartition(":")[2]
+        client.migration_pending = True
+    if ended.ok or moved:
+        client.image = ended.params.get("image") or client.image
+    await _migrated(session, ended)
+    if ended.ok:
+        await _change_client(session, ended, **AVAILABLE)
+
+
+async def _migrated(session: AsyncSession, ended: Ended) -> None:
+    """The database has its version's tables, or has not; a page that had to stay is known as maintenance."""
+    if ended.result.get("migrated"):
+        await _change_client(session, ended, migration_pending=False)
+    if not ended.ok and ended.result.get("page_shown"):
+        await _change_client(session, ended, maintenance=True)
+
+
+async def _change_client(session: AsyncSession, ended: Ended, **values: Any) -> None:
+    await session.execute(update(Client).where(Client.id == ended.client_id).values(**values))
+
+
+AVAILABLE: Final[dict[str, Any]] = {
+    "available": True,
+    "available_at": func.clock_timestamp(),
+    "available_reason": "",
+}
+"""What a client is whose playbook ended with a look from outside."""
+
+OF_KIND: Final[Mapping[OperationKind, Callable[[AsyncSession, Ended], Awaitable[None]]]] = {
+    OperationKind.CREATE_CLIENT: _creation_ended,
+    OperationKind.DELETE_CLIENT: _deletion_ended,
+    OperationKind.ENABLE_MAINTENANCE: _maintenance_changed,
+    OperationKind.DISABLE_MAINTENANCE: _maintenance_changed,
+    OperationKind.SET_OWNER_PASSWORD: _owner_password_changed,
+    OperationKind.SET_EXPIRE_DATE: _expiry_arrived,
+    OperationKind.SEND_SUCCESS: _success_sent,
+    OperationKind.ENABLE_DEMO: _demo_changed,
+    OperationKind.DISABLE_DEMO: _demo_changed,
+    OperationKind.SWITCH_CLIENT: _rolled_out,
+    OperationKind.DEPLOY_CLIENT: _rolled_out,
+    OperationKind.UPDATE_CLIENT: _rolled_out,
+    OperationKind.MIGRATE_CLIENT: _rolled_out,
+    OperationKind.PREPARE_SERVER: _server_was_checked,
+    OperationKind.PROVISION_SERVER: _server_was_checked,
+    OperationKind.BUILD_IMAGE: _images_changed,
+    OperationKind.PRUNE_SERVER: _images_changed,
+}
 
 
 STATUS_MEANWHILE: Final = {

@@ -28,22 +28,11 @@ from alfa_cloud.models import Client, Operation, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.look import first_look
 from alfa_cloud.remote.pool import SshPool
-from alfa_cloud.remote.requirements import Finding
+from alfa_cloud.remote.requirements import Finding, all_met
 from alfa_cloud.services import operations
-from alfa_cloud.services.listing import MAX_ID, FilterError, fetch_page, parse_words
+from alfa_cloud.services.listing import MAX_ID, FilterError, ListQuery, Page, fetch_page, parse_words
 from alfa_cloud.services.operations import Caller
-from alfa_cloud.specs import (
-    Address,
-    ClientStatus,
-    DatabaseEngine,
-    Layout,
-    ListQuery,
-    OperationKind,
-    Page,
-    ServerRole,
-    Tls,
-    fingerprint,
-)
+from alfa_cloud.specs import Address, ClientStatus, DatabaseEngine, Layout, OperationKind, ServerRole, Tls, fingerprint
 
 SORTS: Final = {
     "id": Server.id,
@@ -54,6 +43,7 @@ SORTS: Final = {
     "created_at": Server.created_at,
 }
 FILTERS: Final = ("active", "role", "database_engine")
+PREPARATIONS: Final = (OperationKind.PREPARE_SERVER, OperationKind.PROVISION_SERVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +101,7 @@ async def last_preparations(session: AsyncSession, server_ids: list[int]) -> dic
     rows = await session.scalars(
         select(Operation)
         .ext(distinct_on(Operation.server_id))
-        .where(Operation.server_id.in_(server_ids), Operation.kind == OperationKind.PREPARE_SERVER)
+        .where(Operation.server_id.in_(server_ids), Operation.kind.in_(PREPARATIONS))
         .order_by(Operation.server_id, Operation.created_at.desc())
     )
     return {row.server_id: row for row in rows if row.server_id is not None}
@@ -148,7 +138,9 @@ async def update_server(
     if moved and (await count_clients(session, [server_id])).get(server_id):
         raise FieldError("database_engine", "Clients stand on this server; its database system stays.")
     for name, value in values.items():
-        setattr(server, name, value)
+        # Without a look the way to it has not changed: what another request changed meanwhile stays.
+        if enrolment is not None or name not in CONNECTION_FIELDS:
+            setattr(server, name, value)
     if enrolment is None:
         await _flush(session, server)
         return server, None
@@ -161,7 +153,7 @@ async def update_server(
 def _take_enrolment(server: Server, enrolment: Enrolment) -> None:
     server.layout = asdict(enrolment.layout)
     server.requirements = [asdict(row) for row in enrolment.findings]
-    server.requirements_ok = all(row.ok for row in enrolment.findings)
+    server.requirements_ok = all_met(enrolment.findings)
     server.reachable = True
     server.seen_at = func.clock_timestamp()
     server.images = [asdict(image) for image in enrolment.images]
@@ -188,6 +180,18 @@ async def request_preparation(session: AsyncSession, server: Server, caller: Cal
     operation, _ = await operations.request(
         session, OperationKind.PREPARE_SERVER, caller, server_id=server.id, exclusive=True, params={"about": about}
     )
+    return operation
+
+
+async def request_command(session: AsyncSession, server_id: int, kind: OperationKind, caller: Caller) -> Operation:
+    """The operation that carries out a command on a whole server; nothing else runs on it meanwhile.
+
+    Raises:
+        ServerNotFoundError: there is none.
+        HostKeyChangedError: it is shut off until its key is pinned anew.
+    """
+    check_usable(await get_server(session, server_id))
+    operation, _ = await operations.request(session, kind, caller, server_id=server_id, exclusive=True)
     return operation
 
 
@@ -255,6 +259,14 @@ async def remember_images(session: AsyncSession, server_id: int, images: list[Im
 
 CONNECTION_FIELDS: Final = frozenset({"host", "port", "username", "host_key", "database_engine", "tls"})
 """A change of any of these is only taken after a look."""
+
+
+def changes_the_way(server: Server, values: Mapping[str, Any]) -> bool:
+    """Whether a server must be looked at before these values are taken; where there are none, that is what is asked."""
+    if not values or (server.host_key_changed and "host_key" in values):
+        return True
+    return any(values[name] != getattr(server, name) for name in CONNECTION_FIELDS & values.keys())
+
 
 LOOKS: Final = count(1)
 """Numbers for connections to servers that have no id yet."""

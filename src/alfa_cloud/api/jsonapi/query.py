@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -20,7 +20,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from alfa_cloud.api.jsonapi.errors import Problem, RequestError, bad_parameter
-from alfa_cloud.specs import ListQuery
+from alfa_cloud.services.listing import ListQuery
 
 DEFAULT_PAGE_SIZE: Final = 25
 MAX_PAGE_SIZE: Final = 200
@@ -63,12 +63,14 @@ class ListReader:
 
     Args:
         sort: the order where none is asked for; a leading `-` is descending.
+        paged: whether a page of it is answered; else all of it is chosen.
     """
 
     filters: tuple[str, ...]
     sorts: tuple[str, ...]
     sort: str
     includes: tuple[str, ...]
+    paged: bool = True
 
     async def __call__(self, request: Request) -> Listing:
         """What this request asks for.
@@ -89,19 +91,21 @@ class ListReader:
 
     def names(self) -> frozenset[str]:
         """The parameters it knows."""
-        own = {"page[number]", "page[size]", *(f"filter[{name}]" for name in self.filters)}
+        own = {f"filter[{name}]" for name in self.filters} | ({"page[number]", "page[size]"} if self.paged else set())
         return frozenset(own | ({"sort"} if self.sorts else set()) | ({"include"} if self.includes else set()))
 
     def openapi(self) -> list[dict[str, Any]]:
-        """The parameters, as an OpenAPI document describes them."""
+        """The parameters, as an OpenAPI document describes them; a filter's values are told by its resource."""
+        number = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_NUMBER, "default": 1, "examples": [1]}
         size = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE}
         described = [
-            parameter("page[number]", {"type": "integer", "minimum": 1, "default": 1}, "The page, from 1."),
-            parameter("page[size]", size, "Rows on a page."),
+            parameter("page[number]", number, "The page, from 1."),
+            parameter("page[size]", {**size, "examples": [50]}, "Rows on a page."),
         ]
+        if not self.paged:
+            described = []
         if self.sorts:
-            text = f"Fields by comma, `-` in front for descending: {', '.join(self.sorts)}."
-            described.append(parameter("sort", {"type": "string", "default": self.sort}, text))
+            described.append(sort_openapi(self.sorts, self.sort))
         described += [parameter(f"filter[{name}]", {"type": "string"}) for name in self.filters]
         return described + include_openapi(self.includes)
 
@@ -138,6 +142,11 @@ def lists(
 ) -> Any:
     """A dependency that gives a `Listing`; everything it does not name is 400."""
     return Depends(ListReader(tuple(filters), tuple(sorts), sort, tuple(include)))
+
+
+def chooses(*filters: str) -> Any:
+    """A dependency that gives a `Listing` of a command's targets: filters, and no pages."""
+    return Depends(ListReader(filters, (), "", (), paged=False))
 
 
 def includes(*names: str) -> Any:
@@ -200,15 +209,37 @@ def thin(document: Any, wanted: Mapping[str, frozenset[str]]) -> Any:
 
 
 def parameter(name: str, schema: dict[str, Any], description: str = "") -> dict[str, Any]:
-    """One query parameter, as an OpenAPI document describes it."""
+    """One query parameter, as an OpenAPI document describes it; several values stand in it by comma."""
     described = {"name": name, "in": "query", "required": False, "schema": schema}
+    if schema["type"] == "array":
+        described |= {"style": "form", "explode": False}
     return {**described, "description": description} if description else described
 
 
-def include_openapi(names: tuple[str, ...]) -> list[dict[str, Any]]:
+def words(known: Iterable[str], *examples: str) -> dict[str, Any]:
+    """The schema of some of these words, separated by commas."""
+    return {"type": "array", "items": {"type": "string", "enum": list(known)}, "minItems": 1, "examples": [[*examples]]}
+
+
+def sort_openapi(known: Sequence[str], default: str) -> dict[str, Any]:
+    """The parameter `sort`; that each field comes once is no matter of a pattern."""
+    one = f"-?({'|'.join(known)})"
+    example = f"-{known[-1]},{known[0]}" if len(known) > 1 else f"-{known[0]}"
+    schema = {"type": "string", "pattern": f"^{one}(,{one})*$", "default": default, "examples": [example]}
+    text = f"Fields by comma, `-` in front for descending, each once: {', '.join(known)}."
+    return parameter("sort", {name: value for name, value in schema.items() if value != ""}, text)
+
+
+def include_openapi(names: Sequence[str]) -> list[dict[str, Any]]:
     """The parameter `include`, where anything can be included."""
-    text = f"Relationships by comma, whose resources come along: {', '.join(names)}."
-    return [parameter("include", {"type": "string"}, text)] if names else []
+    text = "Relationships whose resources come along in `included`."
+    return [parameter("include", words(names, *names[:1]), text)] if names else []
+
+
+def fields_openapi(type_: str, fields: Iterable[str]) -> dict[str, Any]:
+    """The parameter `fields[type]`."""
+    known = sorted(fields)
+    return parameter(f"fields[{type_}]", words(known, *known[:2]), f"Only these fields of `{type_}`.")
 
 
 def _thin_resource(resource: dict[str, Any], fields: frozenset[str]) -> None:

@@ -25,7 +25,7 @@ from alfa_cloud.api.schemas.operations import (
 )
 from alfa_cloud.api.state import AskDep, Services, ServicesDep
 from alfa_cloud.api.streams import Event, event_stream, last_event_id, offers, text_stream
-from alfa_cloud.services import operation_views, operations
+from alfa_cloud.services import control, operation_views
 from alfa_cloud.services.operation_views import LogPart
 
 router = ApiRouter(tags=["operations"])
@@ -74,7 +74,7 @@ async def read_operation_log(
 @router.post("/operations/{operation_id}/cancel", status_code=202, responses=ENDED)
 async def cancel_operation(operation_id: UuidId, session: SessionDep, ask: AskDep) -> OperationDocument:
     """Stop it between steps, and take back what it did; 409 where it cannot be stopped."""
-    return await ask.accepted(session, await operations.cancel(session, operation_id))
+    return await ask.accepted(session, await control.cancel(session, operation_id))
 
 
 @router.post("/operations/{operation_id}/retry", status_code=202, responses=ENDED)
@@ -82,7 +82,7 @@ async def retry_operation(
     operation_id: UuidId, session: SessionDep, ask: AskDep, caller: CallerDep
 ) -> OperationDocument:
     """Run a failed operation again, as a new one, with its subject's present attributes."""
-    return await ask.accepted(session, await operations.retry(session, operation_id, caller))
+    return await ask.accepted(session, await control.retry(session, operation_id, caller))
 
 
 @router.get("/events", response_model=None)

@@ -31,10 +31,12 @@ from alfa_cloud.api.schemas.servers import (
 from alfa_cloud.api.state import AskDep, Services, ServicesDep
 from alfa_cloud.api.streams import offers, text_stream
 from alfa_cloud.models import Server
-from alfa_cloud.services import identity, images, servers
+from alfa_cloud.services import identity, images, samples, servers
+from alfa_cloud.services.samples import Seen
 from alfa_cloud.services.servers import Enrolment
 
 router = ApiRouter(tags=["servers"])
+images_router = ApiRouter(tags=["images"])
 
 ServerListing = Annotated[Listing, lists(filters=servers.FILTERS, sorts=tuple(servers.SORTS), sort="name")]
 ServerBody = Annotated[Body[Any], body("servers", ServerCreate, update=ServerUpdate, example=SERVER_EXAMPLE)]
@@ -42,13 +44,15 @@ ServerChange = Annotated[Body[Any], body("servers", ServerUpdate, path_id="serve
 ImageListing = Annotated[Listing, lists()]
 
 
-async def server_document(session: AsyncSession, row: Server, operation_id: UUID | None = None) -> ServerDocument:
+async def server_document(
+    session: AsyncSession, row: Server, operation_id: UUID | None = None, seen: Seen | None = None
+) -> ServerDocument:
     """The document of one server."""
     counts = await servers.count_clients(session, [row.id])
     if operation_id is None:
         last = (await servers.last_preparations(session, [row.id])).get(row.id)
         operation_id = None if last is None else last.id
-    return ServerDocument.of(server_resource(row, counts.get(row.id, 0), operation_id))
+    return ServerDocument.of(server_resource(row, counts.get(row.id, 0), operation_id, seen))
 
 
 @router.get("/servers")
@@ -65,9 +69,16 @@ async def list_servers(session: SessionDep, listing: ServerListing) -> ServerCol
 
 
 @router.get("/servers/{server_id}")
-async def read_server(server_id: IntId, session: SessionDep) -> ServerDocument:
-    """One server."""
-    return await server_document(session, await servers.get_server(session, server_id))
+async def read_server(server_id: IntId, services: ServicesDep) -> ServerDocument:
+    """One server, with its load in real time: taken over SSH within 2 s, or else the last known with `stale: true`."""
+    async with services.sessions() as session:
+        row = await servers.get_server(session, server_id)
+    taken = not row.host_key_changed and await samples.take_now(
+        services.sessions, services.pool, row.address, row.layout_spec
+    )
+    async with services.sessions() as session:
+        row = await servers.get_server(session, server_id)
+        return await server_document(session, row, seen=samples.live(row, taken=taken))
 
 
 @router.post("/servers/", status_code=201, responses={200: {"model": ServerDocument}, **NO_SUCH})
@@ -104,7 +115,7 @@ async def update_server(
     caller: CallerDep,
     ask: AskDep,
 ) -> ServerDocument:
-    """Change a server; a new address, user or key is tried before it is taken."""
+    """Change a server; a new address, user or key is tried before it is taken. Nothing but the id: look anew."""
     return await change_server(server_id, sent.value, open_session, services, caller, ask)
 
 
@@ -130,7 +141,7 @@ async def _look_again(server_id: int, values: dict[str, Any], services: Services
     async with services.sessions() as session:
         row = await servers.get_server(session, server_id)
         present = {name: getattr(row, name) for name in servers.CONNECTION_FIELDS}
-    if not servers.CONNECTION_FIELDS & values.keys() and values:
+    if not servers.changes_the_way(row, values):
         return None
     moved = any(values.get(name, present[name]) != present[name] for name in ("host", "port"))
     trusted = {} if moved and "host_key" not in values else {"host_key": present["host_key"]}
@@ -153,7 +164,7 @@ async def delete_server(server_id: IntId, session: SessionDep, services: Service
     await services.pool.drop(server_id)
 
 
-@router.get("/servers/{server_id}/images", tags=["images"], responses=KEY_CHANGED)
+@images_router.get("/servers/{server_id}/images", responses=KEY_CHANGED)
 async def list_server_images(server_id: IntId, services: ServicesDep, listing: ImageListing) -> ImageCollection:
     """The images of the app on a server now, and which clients use each; 503 where the server cannot be asked."""
     async with services.sessions() as session:
@@ -165,10 +176,11 @@ async def list_server_images(server_id: IntId, services: ServicesDep, listing: I
     async with services.sessions.begin() as session:
         await servers.remember_images(session, server_id, found)
         users = await images.users_of(session, server_id)
+        needed = await images.needed(session, server_id, services.repository)
     now, query = datetime.now(UTC), listing.query
     shown = found[(query.number - 1) * query.size : query.number * query.size]
     resources = [
-        image_resource(image, users.get(image.tag, []), prunable=images.prunable(image, found, users), now=now)
+        image_resource(image, users.get(image.tag, []), prunable=images.prunable(image, found, needed), now=now)
         for image in shown
     ]
     return ImageCollection.of(resources, listing, len(found))

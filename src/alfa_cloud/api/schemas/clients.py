@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 from alfa_cloud.api.jsonapi.documents import Attributes, Relationships, Resource, ToOne, to_one
 from alfa_cloud.api.jsonapi.fields import BodyModel, RelatesTo, SecretText
 from alfa_cloud.models import Client, Server
+from alfa_cloud.services.client_commands import actions
 from alfa_cloud.services.client_specs import client_url
-from alfa_cloud.services.clients import actions
 from alfa_cloud.specs import ClientStatus, Secret, Tls
 
 BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -73,10 +73,27 @@ def _owner_password(value: Secret | None) -> Secret | None:
         return None
     if len(value.reveal()) < MIN_PASSWORD_LENGTH:
         raise PydanticCustomError("too_short", "At least {least} characters", {"least": MIN_PASSWORD_LENGTH})
+    if set(value.reveal()) & {"\r", "\n", "\0"}:
+        raise PydanticCustomError("invalid_password", "No line end and no NUL; any other character is good")
     return value
 
 
+def _new_password(value: Secret) -> Secret:
+    found = _owner_password(value)
+    if found is None:
+        raise PydanticCustomError("too_short", "At least {least} characters", {"least": MIN_PASSWORD_LENGTH})
+    return found
+
+
 OwnerPassword = Annotated[SecretText, AfterValidator(_owner_password)]
+
+
+class OwnerPasswordChange(BodyModel):
+    """A new password of the laboratory's administrator."""
+
+    password: Annotated[SecretText, AfterValidator(_new_password)] = Field(
+        description="At least 8 characters, any but line ends and NUL.", examples=["correct horse battery staple"]
+    )
 
 
 class ClientCreate(BodyModel):

@@ -17,8 +17,8 @@ from alfa_cloud.api.jsonapi.documents import (
     ToOne,
     to_one,
 )
+from alfa_cloud.services.control import why_not_cancellable, why_not_retryable
 from alfa_cloud.services.operation_views import LogPart, OperationView, StateChange, completed
-from alfa_cloud.services.operations import why_not_cancellable, why_not_retryable
 from alfa_cloud.specs import OperationState, StepState, Stream
 
 Completed = Literal["ok", "error"] | None

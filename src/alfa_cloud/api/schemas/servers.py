@@ -18,6 +18,7 @@ from alfa_cloud.models import Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.keys import fingerprint, parse_host_key
 from alfa_cloud.services.clients import normal_domain
+from alfa_cloud.services.samples import Seen, last_known
 from alfa_cloud.specs import DatabaseEngine, ServerRole, Tls
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9._:-]{1,253}", re.ASCII)
@@ -126,7 +127,29 @@ class RequirementValue(Attributes):
     ok: bool
     found: str = Field(description="The version that was found; empty where there is none.")
     needed: str
-    mend: str = Field(description="The line for the server's shell; empty where nothing is missing.")
+    mend: str = Field(description="The line for the server's shell, as root; empty where nothing is missing.")
+    required: bool = Field(True, description="Whether clients need it; the rest is advice.")
+
+
+class LoadValue(Attributes):
+    """What a server is busy with; sizes in bytes, times in seconds."""
+
+    at: datetime
+    age_s: int = Field(description="How old it is.")
+    stale: bool = Field(description="It is older than it should be: the server was not reached since.")
+    load_1m: float
+    load_5m: float
+    load_15m: float
+    cpu_count: int
+    cpu_percent: float = Field(description="Of all processors, over a quarter of a second.")
+    memory_total_bytes: int
+    memory_used_bytes: int
+    swap_total_bytes: int
+    swap_used_bytes: int
+    disk_total_bytes: int = Field(description="Of the file system that clients lie on.")
+    disk_free_bytes: int
+    uptime_s: int
+    containers_running: int | None = Field(description="null where Docker does not answer.")
 
 
 class ServerAttributes(Attributes):
@@ -149,7 +172,10 @@ class ServerAttributes(Attributes):
     reachable: bool | None
     seen_at: datetime | None
     requirements_ok: bool | None
-    requirements: list[RequirementValue]
+    requirements: list[RequirementValue] = Field(description="As they were at the last look.")
+    load: LoadValue | None = Field(
+        description="One server: now, or else the last known with `stale`. Lists: of the last minute. null before."
+    )
     created_at: datetime
     updated_at: datetime
 
@@ -174,8 +200,21 @@ class ServerCollection(Collection[ServerResource]):
     """A page of servers."""
 
 
-def server_resource(row: Server, clients_count: int, operation_id: UUID | None) -> ServerResource:
-    """A server as a resource object."""
+def load_value(seen: Seen | None) -> LoadValue | None:
+    """A load as it is shown."""
+    if seen is None:
+        return None
+    return LoadValue(at=seen.at, age_s=seen.age_s, stale=seen.stale, **seen.values)
+
+
+def server_resource(
+    row: Server, clients_count: int, operation_id: UUID | None, seen: Seen | None = None
+) -> ServerResource:
+    """A server as a resource object.
+
+    Args:
+        seen: its load; the last known where none is given.
+    """
     attributes = ServerAttributes(
         name=row.name,
         host=row.host,
@@ -195,6 +234,7 @@ def server_resource(row: Server, clients_count: int, operation_id: UUID | None) 
         seen_at=row.seen_at,
         requirements_ok=row.requirements_ok,
         requirements=[RequirementValue(**found) for found in row.requirements],
+        load=load_value(seen or last_known(row)),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from alfa_cloud.errors import CommandFailedError, StepFailedError
@@ -22,7 +22,7 @@ from alfa_cloud.remote import app, compose, docker, files, mariadb, postgresql
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.output import plain_text
-from alfa_cloud.specs import ClientSecrets, ClientSpec, DatabaseEngine, Secret
+from alfa_cloud.specs import ClientSecrets, ClientSpec, CloudSettings, DatabaseEngine, Secret
 
 POLL_S = 0.3
 LOG_TAIL_LINES = 30
@@ -68,7 +68,7 @@ class EnsureComposeFile(Step):
     @property
     def path(self) -> str:
         """Where it lies."""
-        return f"{self.spec.directory}/compose.yaml"
+        return compose.path(self.spec)
 
     async def is_satisfied(self, host: Host) -> bool:
         return await files.holds(host, self.path, compose.render(self.spec, self.secrets))
@@ -133,6 +133,22 @@ class EnsureContainer(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class RestartContainer(Step):
+    """The client's container was started anew in this operation."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Restart the container {self.spec.container}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return await ended_well(host, docker.restart_container(self.spec.container))
+
+    async def apply(self, host: Host) -> None:
+        await host.run(docker.restart_container(self.spec.container))
+
+
+@dataclass(frozen=True, slots=True)
 class WaitHealthy(Step):
     """The application in the container answers its health path with 200."""
 
@@ -143,19 +159,23 @@ class WaitHealthy(Step):
         return f"Wait until {self.spec.app.health_path} answers 200"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return (await host.run(app.health(self.spec), check=False)).text.strip() == "200"
+        return await self._status(host, app.HEALTH_S) == "200"
+
+    async def _status(self, host: Host, within_s: float) -> str:
+        return (await host.run(app.health(self.spec, within_s=within_s), check=False)).text.strip()
 
     async def apply(self, host: Host) -> None:
         deadline = time.monotonic() + self.spec.app.health_deadline_s
-        while not await self.is_satisfied(host):
-            if time.monotonic() >= deadline:
-                await self._fail(host)
+        left_s = self.spec.app.health_deadline_s
+        while (status := await self._status(host, max(1.0, min(app.HEALTH_S, left_s)))) != "200":
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                await self._fail(host, status)
             await asyncio.sleep(POLL_S)
 
-    async def _fail(self, host: Host) -> None:
+    async def _fail(self, host: Host, status: str) -> None:
         await host.note(f"The container's last {LOG_TAIL_LINES} lines:")
         await host.run(docker.container_logs(self.spec.container, LOG_TAIL_LINES), check=False)
-        status = (await host.run(app.health(self.spec), check=False)).text.strip()
         answer = "no answer" if status in ("", "000") else f"HTTP {status}"
         raise StepFailedError(
             f"{self.spec.app.health_path} did not answer 200 within {self.spec.app.health_deadline_s:g} s ({answer}); "
@@ -220,7 +240,9 @@ class EnsureCloudSettings(Step):
 
     spec: ClientSpec
     password: Secret = field(repr=False)
-    values: tuple[tuple[str, str | None], ...]
+    values: CloudSettings
+    before: CloudSettings | None = None
+    """What it said; a failed operation brings that back."""
 
     def __str__(self) -> str:
         return "Settings in the client's database"
@@ -251,3 +273,7 @@ class EnsureCloudSettings(Step):
         await host.run(files.write_file(path, content, mode="0600"))
         write = mariadb.write_settings if self.spec.engine is DatabaseEngine.MARIADB else postgresql.write_settings
         await host.run(write(self.spec, dict(self.values)))
+
+    async def undo(self, host: Host) -> None:
+        if self.before is not None:
+            await replace(self, values=self.before, before=None).apply(host)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 
 from alfa_cloud.errors import CommandFailedError, StepFailedError
@@ -16,34 +16,54 @@ from alfa_cloud.playbooks.steps.ownership import (
     has_vhost,
 )
 from alfa_cloud.playbooks.steps.web import nginx_words
-from alfa_cloud.remote import docker, files, mariadb, nginx, postgresql, requirements
+from alfa_cloud.remote import docker, files, mariadb, nginx, pages, postgresql, requirements
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.docker import Container
 from alfa_cloud.remote.host import Host
+from alfa_cloud.remote.requirements import Finding
 from alfa_cloud.specs import ClientSpec, DatabaseEngine, Layout, Tls
-
-PAGES = ("unavailable",)
 
 
 @dataclass(frozen=True, slots=True)
-class CheckRequirements(Check):
-    """The server has everything that a client needs."""
+class CheckPrograms(Check):
+    """The server has every program that a client needs."""
 
     engine: DatabaseEngine
     tls: Tls
 
     def __str__(self) -> str:
+        return "Check the server's programs"
+
+    async def check(self, host: Host) -> None:
+        await _judge(host, await requirements.check(host, self.engine, self.tls))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequirements(Check):
+    """The server has everything that a client needs, and is set up for it."""
+
+    engine: DatabaseEngine
+    tls: Tls
+    min_free_bytes: int
+
+    def __str__(self) -> str:
         return "Check the server's requirements"
 
     async def check(self, host: Host) -> None:
-        found = await requirements.check(host, self.engine, self.tls)
-        missing = [row for row in found if not row.ok]
-        if missing:
-            raise StepFailedError(
-                "The server misses: "
-                + "; ".join(f"{row.name} ({row.found or 'not found'}): {row.mend}" for row in missing),
-                code="requirements_missing",
-            )
+        await _judge(host, await requirements.check_all(host, self.engine, self.tls, self.min_free_bytes))
+
+
+async def _judge(host: Host, found: list[Finding]) -> None:
+    await host.report(requirements=[asdict(row) for row in found])
+    if requirements.all_met(found):
+        return
+    missing = [row for row in found if row.required and not row.ok]
+    raise StepFailedError(
+        "The server misses: "
+        + "; ".join(f"{row.name} ({row.found or 'not found'}): {row.mend}" for row in missing)
+        + ". POST /servers/ID/provision brings what Debian and Ubuntu have of it.",
+        code="requirements_missing",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +166,17 @@ class EnsurePages(Step):
         return "Pages for visitors"
 
     async def is_satisfied(self, host: Host) -> bool:
-        for name in PAGES:
-            if not await files.holds(host, nginx.page_path(self.layout, name), nginx.render_page(name)):
+        for locale in pages.UNAVAILABLE:
+            path = pages.unavailable_path(self.layout, locale)
+            if not await files.holds(host, path, pages.render_unavailable(locale)):
                 return False
-        return True
+        return (await host.run(files.test_path(f"{self.layout.root}/pages/clients"), check=False)).ok
 
     async def apply(self, host: Host) -> None:
-        for name in PAGES:
-            await host.run(files.write_file(nginx.page_path(self.layout, name), nginx.render_page(name)))
+        await host.run(files.ensure_folder(f"{self.layout.root}/pages/clients", mode="0755"))
+        for locale in pages.UNAVAILABLE:
+            path = pages.unavailable_path(self.layout, locale)
+            await host.run(files.write_file(path, pages.render_unavailable(locale)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +254,7 @@ class EnsurePostgresqlReachable(Step):
 
     async def is_satisfied(self, host: Host) -> bool:
         found = requirements.parse_json(await host.run(postgresql.inspect_listening()))
-        return bool(found["role"] and found["rule"] and postgresql.listens(str(found["listen"]), self._address))
+        return postgresql.reachable(found, self._address)
 
     @property
     def _address(self) -> str:

@@ -10,20 +10,70 @@ from typing import ClassVar
 from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, StepFailedError
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.playbooks.steps.ownership import foreign, has_vhost, sparing
-from alfa_cloud.remote import certbot, files, nginx
+from alfa_cloud.remote import certbot, files, nginx, pages
 from alfa_cloud.remote.host import Host, Result
 from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSpec, Tls
 
 POLL_S = 0.3
 CERTBOT_LINES = 6
+CERTBOT_REASON = b"Detail:"
+"""Where certbot begins to say why (certbot/_internal/auth_handler.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsurePage(Step):
+    """The page that is to stand for the client's application is there.
+
+    Args:
+        before: the client as it was served before; a failed operation brings its page back.
+    """
+
+    spec: ClientSpec
+    before: ClientSpec | None = None
+
+    def __str__(self) -> str:
+        return f"Page “{self.spec.page}”"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return await files.holds(host, pages.client_path(self.spec), pages.render(self.spec))
+
+    async def apply(self, host: Host) -> None:
+        await host.run(files.write_file(pages.client_path(self.spec), pages.render(self.spec)))
+
+    async def undo(self, host: Host) -> None:
+        if self.before is not None and self.before.page:
+            await EnsurePage(self.before).apply(host)
+        else:
+            await RemovePage(self.spec).apply(host)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePage(Step):
+    """No page is kept for the client."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return "Remove the page"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return not (await host.run(files.test_path(pages.client_path(self.spec)), check=False)).ok
+
+    async def apply(self, host: Host) -> None:
+        await host.run(files.remove_file(pages.client_path(self.spec)))
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureVirtualHost(Step):
-    """nginx serves the client under its domain."""
+    """nginx serves the client under its domain, or the page that stands for it.
+
+    Args:
+        before: the client as it was served before; None where it was not. A failed operation brings that back.
+    """
 
     spec: ClientSpec
+    before: ClientSpec | None = None
 
     def __str__(self) -> str:
         return f"Virtual host {self.spec.domain}"
@@ -52,6 +102,11 @@ class EnsureVirtualHost(Step):
         self._judge(await host.run(install, check=False))
 
     async def undo(self, host: Host) -> None:
+        if self.before is not None:
+            former = EnsureVirtualHost(self.before)
+            if not await former.is_satisfied(host):
+                await former.apply(host)
+            return
         async with sparing(host):
             if await has_vhost(host, self.spec):
                 self._judge(await host.run(nginx.remove_vhost(self.spec, self.path), check=False))
@@ -137,7 +192,14 @@ class EnsureCertificate(Step):
             return f"nothing within {certbot.RUN_S} s."
         if result.exit_status == certbot.BUSY:
             return f"another certificate took longer than {certbot.WAIT_S} s."
-        return plain_text(b"\n".join(result.stdout.splitlines()[-CERTBOT_LINES:]))
+        return certbot_words(result.stdout)
+
+
+def certbot_words(output: bytes) -> str:
+    """Why certbot gave no certificate, in few words."""
+    lines = output.splitlines()
+    start = next((n for n, line in enumerate(lines) if CERTBOT_REASON in line), max(0, len(lines) - CERTBOT_LINES))
+    return plain_text(b"\n".join(lines[start : start + CERTBOT_LINES]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The API from a terminal or a script: tables for people, JSON for programs."""

@@ -1,0 +1,1 @@
+"""Letters to the people of laboratories: written from templates, and handed to a mail server."""

@@ -1,0 +1,1 @@
+"""What an operation will do, from the rows as they are now: its playbook, and where it runs."""

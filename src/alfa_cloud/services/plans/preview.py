@@ -1,0 +1,89 @@
+"""What a command would do, without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.models import Operation
+from alfa_cloud.services import fleet
+from alfa_cloud.services.fleet_record import Record
+from alfa_cloud.services.plans.make import make_plan
+from alfa_cloud.services.plans.plan import Tools, Work
+from alfa_cloud.specs import FLEET_KINDS, OperationKind, OperationState
+
+LOOK_BACK: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a command would do.
+
+    Args:
+        steps: titles, in order; none where something blocks it.
+        clients: the ids of those it touches.
+        blocks: why it would not be taken, in words; empty where it would.
+        took_before_s: the median of the last ones of its kind that ended well; None where there were none.
+        extra: what a kind has to say beside that (space, candidates, a letter).
+    """
+
+    kind: OperationKind
+    steps: tuple[str, ...] = ()
+    clients: tuple[int, ...] = ()
+    blocks: tuple[str, ...] = ()
+    took_before_s: float | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+async def preview(session: AsyncSession, operation: Operation, tools: Tools) -> Preview:
+    """What an operation would do; the caller takes it back afterwards.
+
+    Raises:
+        AlfaCloudError: its plan cannot be made.
+    """
+    kind = OperationKind(operation.kind)
+    if kind in FLEET_KINDS:
+        return await _fleet_preview(session, operation)
+    plan = await make_plan(session, Work.of(operation, tools.vault), tools)
+    return Preview(
+        kind,
+        steps=tuple(str(step) for step in plan.playbook.steps),
+        clients=() if operation.client_id is None else (operation.client_id,),
+        took_before_s=await took_before(session, kind, operation.server_id),
+        extra=dict(plan.extra),
+    )
+
+
+async def _fleet_preview(session: AsyncSession, operation: Operation) -> Preview:
+    """What a fleet command would do: its targets in their order, and why some of them would not be taken."""
+    kind = OperationKind(operation.kind)
+    rows = Record(operation).rows
+    blocked = await fleet.blocks(session, operation)
+    return Preview(
+        kind,
+        steps=tuple(row.name for row in rows),
+        clients=tuple(int(row.client_id) for row in rows if row.client_id),
+        took_before_s=await took_before(session, kind, operation.server_id),
+        extra={"blocks": blocked, "max_parallel": (await fleet.course_of(session, operation, rows)).max_parallel},
+    )
+
+
+async def took_before(session: AsyncSession, kind: OperationKind, server_id: int | None) -> float | None:
+    """The median time, in seconds, of the last operations of a kind on a server that ended well."""
+    seconds = func.extract("epoch", Operation.finished_at - Operation.started_at)
+    last = (
+        select(seconds.label("seconds"))
+        .where(
+            Operation.kind == kind,
+            Operation.state == OperationState.OK,
+            Operation.server_id.is_not_distinct_from(server_id),
+        )
+        .order_by(Operation.id.desc())
+        .limit(LOOK_BACK)
+        .subquery()
+    )
+    median = await session.scalar(select(func.percentile_cont(0.5).within_group(last.c.seconds)))
+    return None if median is None else round(float(median), 1)

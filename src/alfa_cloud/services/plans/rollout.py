@@ -1,0 +1,110 @@
+"""Plans that replace a client's container, or migrate its database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from alfa_cloud.errors import ClientStateError
+from alfa_cloud.models import Client
+from alfa_cloud.playbooks.create_client import update_client
+from alfa_cloud.playbooks.migrate_client import migrate_client, switch_and_migrate
+from alfa_cloud.playbooks.playbook import Playbook
+from alfa_cloud.playbooks.steps.image import EnsureImage, Source
+from alfa_cloud.playbooks.steps.rollout import RollOut
+from alfa_cloud.playbooks.switch_client import Web, roll_out
+from alfa_cloud.services import fleet_images
+from alfa_cloud.services.client_specs import with_settings
+from alfa_cloud.services.plans.clients import Subject, certbot_of, subject_of
+from alfa_cloud.services.plans.plan import Maker, Plan, Site, Tools, Work
+from alfa_cloud.specs import OperationKind
+
+
+async def switch(session: AsyncSession, work: Work, tools: Tools) -> Plan:
+    """A client runs from another image; with `run_migrate` its database has that image's tables."""
+    found = await subject_of(session, work, tools)
+    return found.plan(await _to_image(session, found, work, tools, deploys=False), work)
+
+
+async def deploy(session: AsyncSession, work: Work, tools: Tools) -> Plan:
+    """All of a client's configuration is as it should be, and it runs from the image that it should."""
+    found = await subject_of(session, work, tools)
+    return found.plan(await _to_image(session, found, work, tools, deploys=True), work)
+
+
+async def _to_image(session: AsyncSession, found: Subject, work: Work, tools: Tools, *, deploys: bool) -> Playbook:
+    reference = work.params.get("image_ref") or found.client.image_ref
+    version = reference.rpartition(":")[2]
+    after = replace(found.spec, image=reference, version=version)
+    rollout = RollOut(found.spec, after, found.secrets, restart=bool(work.params.get("restart")))
+    check_places(found.client)
+    image = await _image(session, work, tools, reference, found.server.id)
+    new = with_settings(found.settings, version=version)
+    changed = reference != found.client.image_ref
+    if work.params.get("run_migrate") and (not deploys or changed or found.client.migration_pending):
+        return switch_and_migrate(
+            rollout,
+            found.settings,
+            new,
+            image=image,
+            dump=dump_name(work),
+            min_free_bytes=tools.profile.min_free_bytes,
+            note_drift=deploys,
+        )
+    web = Web(**certbot_of(tools)) if deploys else None
+    return roll_out(rollout, found.settings, new, image=image, web=web, note_drift=deploys)
+
+
+async def _image(session: AsyncSession, work: Work, tools: Tools, reference: str, server_id: int) -> EnsureImage:
+    servers = await fleet_images.sources(session, reference, server_id)
+    sources = tuple(Source(server.name, tools.open_host(Site.of(server))) for server in servers)
+    return EnsureImage(reference, work.params.get("digest") or "", sources)
+
+
+async def update(session: AsyncSession, work: Work, tools: Tools) -> Plan:
+    """What was changed of a client is on its server; one that is not alive has nothing there."""
+    found = await subject_of(session, work, tools)
+    if found.client.activated_at is None:
+        return found.plan(Playbook([]), work)
+    check_places(found.client)
+    new_owner = "owner_login" in work.params.get("changed", ())
+    playbook = update_client(found.spec, found.secrets, found.settings, new_owner=new_owner, **certbot_of(tools))
+    return found.plan(playbook, work)
+
+
+async def migrate(session: AsyncSession, work: Work, tools: Tools) -> Plan:
+    """A client's database has the tables of its version."""
+    found = await subject_of(session, work, tools)
+    playbook = migrate_client(
+        RollOut(found.spec, found.spec, found.secrets, in_place=True),
+        found.settings,
+        dump=dump_name(work),
+        min_free_bytes=tools.profile.min_free_bytes,
+    )
+    return found.plan(playbook, work)
+
+
+def check_places(client: Client) -> None:
+    """Nothing, where a client has both of its places.
+
+    Raises:
+        ClientStateError: it has not; sending the command again gives it the second one.
+    """
+    if client.port is None or client.spare_port is None:
+        raise ClientStateError(f"{client.name} has no port for a second container; send the command again.")
+
+
+def dump_name(work: Work) -> str:
+    """The name of an operation's own dump."""
+    return f"before-{work.operation_id}"
+
+
+MAKERS: Final[Mapping[OperationKind, Maker]] = {
+    OperationKind.SWITCH_CLIENT: switch,
+    OperationKind.DEPLOY_CLIENT: deploy,
+    OperationKind.UPDATE_CLIENT: update,
+    OperationKind.MIGRATE_CLIENT: migrate,
+}

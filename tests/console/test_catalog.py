@@ -1,0 +1,53 @@
+"""The console offers every command that the API has, with all its parameters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from alfa_cloud.api.server import openapi_document
+from alfa_cloud.console.catalog import CLIENT, SERVER, Entry
+
+COMMON = {"wait_s", "dry_run"}
+ELSEWHERE = {"/operations/{}/cancel", "/operations/{}/retry"}
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[tuple[str, str], Any]:
+    """The operations of the OpenAPI document, by method and path."""
+    paths = openapi_document()["paths"]
+    return {
+        (method.upper(), _plain(path)): operation
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
+
+
+def _plain(path: str) -> str:
+    path = re.sub(r"^/server/", "/servers/", path.partition("?")[0])
+    return re.sub(r"\{\w+\}", "{}", path).rstrip("/")
+
+
+@pytest.mark.parametrize("entry", [*CLIENT, *SERVER], ids=lambda entry: f"{entry.path}")
+def test_a_command_is_as_the_document_says(entry: Entry, described: dict[tuple[str, str], Any]) -> None:
+    operation = described[entry.method, _plain(entry.path)]
+    names = {one["name"] for one in operation.get("parameters", []) if one.get("in") == "query"}
+    known = {name for name in names if not name.startswith(("fields[", "page[", "filter[", "sort", "include"))}
+    offered = {option.name for option in entry.options if not option.repeated}
+    if entry.path.startswith("/containers/prune"):
+        offered.add("server_id")
+    assert offered == known - COMMON
+    has_filters = any(name.startswith("filter[") for name in names)
+    assert has_filters == any(option.repeated for option in entry.options)
+
+
+def test_every_command_is_offered(described: dict[tuple[str, str], Any]) -> None:
+    commands = {path for (_, path), operation in described.items() if _is_command(operation)}
+    offered = {_plain(entry.path) for entry in (*CLIENT, *SERVER)}
+    assert commands - ELSEWHERE == commands & offered
+
+
+def _is_command(operation: Any) -> bool:
+    return "202" in operation["responses"]

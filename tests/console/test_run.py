@@ -1,0 +1,124 @@
+"""The console as a person and a script use it, on a scripted API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from alfa_cloud import cli
+from alfa_cloud.console import run as console
+from alfa_cloud.console.cloud import Cloud
+from alfa_cloud.console.show import Show
+
+CLIENTS = [{"type": "clients", "id": "7", "attributes": {"name": "hematology", "status": "active", "available": True}}]
+OPERATION = "01a204c3-d3b7-7d84-895c-1998d662c432"
+
+
+class Api:
+    """An API that answers what it is told, and remembers what it was asked."""
+
+    def __init__(self, completed: str = "ok") -> None:
+        self.completed = completed
+        self.asked: list[tuple[str, str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        self.asked.append((request.method, request.url.raw_path.decode(), body))
+        match request.method, request.url.path:
+            case "GET", "/clients":
+                rows = [row for row in CLIENTS if request.url.params.get("filter[q]") in (None, "hematology")]
+                return httpx.Response(200, json={"data": rows, "links": {"self": "/clients"}})
+            case "GET", path if path.endswith("/log"):
+                return self._log(int(request.url.params["after_seq"]))
+            case "GET", path if path.startswith("/operations/"):
+                return httpx.Response(200, json={"data": self._operation()})
+            case "POST", path if path.endswith("/reboot"):
+                return httpx.Response(202, json={"data": self._operation()})
+            case _:
+                error = {"status": "404", "code": "not_found", "detail": "There is no such thing."}
+                return httpx.Response(404, json={"errors": [error]})
+
+    def _operation(self) -> Any:
+        error = None
+        if self.completed == "error":
+            error = {"code": "not_healthy", "message": "It did not answer.", "step": "Wait"}
+        attributes: dict[str, Any] = {
+            "kind": "reboot_client",
+            "state": self.completed,
+            "completed": self.completed,
+            "warnings": [],
+            "error": error,
+            "result": None,
+        }
+        return {"type": "operations", "id": OPERATION, "attributes": attributes}
+
+    def _log(self, after: int) -> httpx.Response:
+        texts = ["Restart", "done"]
+        lines = [
+            {"seq": seq, "stream": "step" if seq == 1 else "stdout", "text": text}
+            for seq, text in enumerate(texts, 1)
+            if seq > after
+        ][:1]
+        links = {"self": "x"} if after >= 1 else {"self": "x", "next": "y"}
+        attributes = {"lines": lines, "progress": 0.5, "step": "Restart", "state": "running", "completed": None}
+        return httpx.Response(200, json={"data": {"attributes": attributes}, "links": links})
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login in the environment."""
+    monkeypatch.setenv("ALFA_LOGIN", "админ")
+    monkeypatch.setenv("ALFA_PASSWORD", "пароль")
+
+
+def carry_out(api: Api, *argv: str) -> int:
+    """A command on this API; its exit status."""
+    options = cli.parser().parse_args(list(argv))
+    cloud = Cloud("http://api.test", "админ", "пароль", transport=httpx.MockTransport(api))
+    return console.COMMANDS[options.command](cloud, Show(as_json=options.json), options)
+
+
+def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert carry_out(Api(), "clients") == 0
+    assert "hematology" in capsys.readouterr().out
+    assert carry_out(Api(), "clients", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == CLIENTS
+
+
+@pytest.mark.parametrize(("completed", "status"), [("ok", 0), ("error", 1)])
+def test_a_command_by_name_waits_and_tells_how_it_ended(
+    completed: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = Api(completed)
+    assert carry_out(api, "client", "reboot", "hematology") == status
+    assert ("POST", "/clients/7/reboot", None) in api.asked
+    out = capsys.readouterr().out
+    assert OPERATION in out
+    assert ("It did not answer." in out) == (completed == "error")
+
+
+def test_a_log_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert carry_out(Api(), "log", "-f", OPERATION) == 0
+    assert capsys.readouterr().out == "== Restart\ndone\n"
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_call_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["clients", "--url", "http://127.0.0.1:1"]) == 2
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_without_a_login(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ALFA_LOGIN", "ALFA_ADMIN_LOGIN"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main(["servers"]) == 2
+    assert "ALFA_LOGIN" in capsys.readouterr().err
+
+
+def test_a_bad_call_has_status_2() -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["client", "reboot"])
+    assert ended.value.code == 2
