@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
@@ -36,10 +37,21 @@ def _title(value: str) -> str:
     return value
 
 
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        reason = "1 to 40 small Latin letters, digits and hyphens, and no hyphen at an end"
+        raise PydanticCustomError("string_pattern_mismatch", "{reason}", {"reason": reason})
+    return value
+
+
 Name = Annotated[
     str,
+    AfterValidator(_name),
     Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        json_schema_extra={"pattern": f"^{_NAME.pattern}$"},
         description="Fixed for ever; part of its address.",
         examples=["hematology"],
     ),
