@@ -71,7 +71,7 @@ class Client:
     async def state(self) -> dict[str, object]:
         """What there is of it on the server."""
         host = self.host()
-        found = {}
+        found: dict[str, object] = {}
         for spec in (self.spec, beside(self.spec)):
             result = await host.run(docker.inspect_container(spec.container), check=False)
             found[spec.slot] = json.loads(result.text)[0]["Id"] if result.ok else None

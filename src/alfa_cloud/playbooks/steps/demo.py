@@ -8,8 +8,7 @@ from alfa_cloud.errors import CommandFailedError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
 from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, ended_well
 from alfa_cloud.playbooks.steps.data import read_manifest, restore
-from alfa_cloud.playbooks.steps.migration import lifted
-from alfa_cloud.playbooks.steps.rollout import RollOut
+from alfa_cloud.playbooks.steps.rollout import RollOut, lifted
 from alfa_cloud.remote import demo
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host

@@ -233,24 +233,26 @@ class PointProxy(Step):
     def __str__(self) -> str:
         return f"Virtual host {self.rollout.after.domain}"
 
-    def _step(self, spec: ClientSpec) -> EnsureVirtualHost:
-        return EnsureVirtualHost(under_page(spec) if self.paged else spec)
+    async def _step(self, host: Host, spec: ClientSpec) -> EnsureVirtualHost:
+        paged = self.paged and not await lifted(host)
+        return EnsureVirtualHost(under_page(spec) if paged else spec)
 
     async def is_satisfied(self, host: Host) -> bool:
         target = (await self.rollout.places(host)).target
-        paged = self.paged and not await lifted(host)
-        if not await EnsureVirtualHost(under_page(target) if paged else target).is_satisfied(host):
+        if not await (await self._step(host, target)).is_satisfied(host):
             return False
         await host.report(slot=target.slot)
         return True
 
     async def apply(self, host: Host) -> None:
-        await self._step((await self.rollout.places(host)).target).apply(host)
+        target = (await self.rollout.places(host)).target
+        await (await self._step(host, target)).apply(host)
 
     async def undo(self, host: Host) -> None:
         present = (await self.rollout.places(host)).present
-        if not await self._step(present).is_satisfied(host):
-            await self._step(present).apply(host)
+        step = await self._step(host, present)
+        if not await step.is_satisfied(host):
+            await step.apply(host)
         await host.report(slot=present.slot)
 
 
