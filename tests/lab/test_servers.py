@@ -231,6 +231,7 @@ async def test_the_other_database_system_is_provisioned_too(lab: Lab, bare: Bare
 
 async def test_a_host_that_was_set_up_anew_is_trusted_again_by_its_fingerprint(lab: Lab, bare: Bare) -> None:
     system, host, path = lab.system, bare.host, f"/servers/{bare.server_id}"
+    await fresh_load(system, bare.server_id)
     renew = "rm /etc/ssh/ssh_host_*; ssh-keygen -qA; service ssh restart; pkill -f 'sshd-session' || true"
     host.exec(["bash", "-c", renew])
     found: dict[str, Any] = {}
