@@ -111,6 +111,16 @@ async def test_a_password_that_cannot_be(cloud: Cloud, client_id: str, password:
     assert answer["errors"][0]["source"]["pointer"] == "/password"
 
 
+async def test_a_plan_looks_at_the_server(cloud: Cloud, client_id: str) -> None:
+    plan = (await cloud.system.call("GET", f"/clients/{client_id}/migrate?dry_run=true", status=200))["data"]
+    assert plan["attributes"]["blocks"] == []
+    space = plan["attributes"]["extra"]["space"]
+    assert 0 < space["needed_bytes"] < space["free_bytes"]
+    cloud.practice.fault("docker", action="fail", phase="before")
+    plan = (await cloud.system.call("GET", f"/clients/{client_id}/migrate?dry_run=true", status=200))["data"]
+    assert "Docker does not answer" in plan["attributes"]["blocks"][0]
+
+
 async def test_a_plan_does_nothing(cloud: Cloud, client_id: str) -> None:
     count = cloud.sql("SELECT count(*) FROM operations")
     plan = await cloud.system.call("GET", f"/clients/{client_id}/reboot?dry_run=true", status=200)

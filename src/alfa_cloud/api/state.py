@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 from uuid import UUID
 
@@ -20,11 +20,11 @@ from alfa_cloud.events import Listener
 from alfa_cloud.models import Operation
 from alfa_cloud.profile import Profile
 from alfa_cloud.remote.host import Host
-from alfa_cloud.remote.look import host_to_look_at
+from alfa_cloud.remote.look import Facts, host_to_look_at
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.services import operation_views
 from alfa_cloud.services.plans.plan import Site, Tools
-from alfa_cloud.services.plans.preview import preview
+from alfa_cloud.services.plans.preview import Preview, look, preview
 from alfa_cloud.vault import Vault
 
 MAX_WAIT_S = 300
@@ -50,9 +50,9 @@ class Services:
         """What making a plan takes; its hosts are for looking only."""
         return Tools(self.sessions, self.vault, self.profile, self.look_at)
 
-    def look_at(self, site: Site) -> Host:
+    def look_at(self, site: Site, facts: Facts | None = None) -> Host:
         """A server, for a bounded look."""
-        return host_to_look_at(self.pool, site.address, site.layout)
+        return host_to_look_at(self.pool, site.address, site.layout, facts)
 
 
 async def get_services(request: Request) -> Services:
@@ -93,7 +93,16 @@ class Ask:
         async with session.begin_nested() as savepoint:
             found = await preview(session, await request, self.services.tools)
             await savepoint.rollback()
+        if found.site is not None and found.checks:
+            self.after.wait(lambda: self._looked(found))
         return plan_document(found)
+
+    async def _looked(self, found: Preview) -> Ending:
+        """The plan with what its checks find on the server; no session is open meanwhile."""
+        facts = Facts()
+        site = found.site
+        blocks = () if site is None else await look(found, self.services.look_at(site, facts))
+        return 200, plan_document(replace(found, blocks=blocks, extra={**found.extra, **facts.found}))
 
     async def accepted(self, session: AsyncSession, operation: Operation) -> OperationDocument:
         """The operation's document, with its address; after `wait_s`, 200 with its end, if it has ended by then."""

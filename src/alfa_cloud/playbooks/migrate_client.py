@@ -65,8 +65,8 @@ def switch_and_migrate(
     """
     steps: list[Step] = [
         CheckOwnership(rollout.before),
-        image,
         CheckSpace(CheckDumpSpace(rollout.before, dump, min_free_bytes)),
+        image,
         *([NoteDrift(rollout)] if note_drift else []),
         ClearBeside(rollout, paged=True),
         EnsureServices(rollout),

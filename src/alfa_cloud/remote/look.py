@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from alfa_cloud.remote import docker, requirements
 from alfa_cloud.remote.docker import Image
-from alfa_cloud.remote.host import Host
+from alfa_cloud.remote.host import Host, LineSink
 from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.requirements import Finding
@@ -39,11 +39,22 @@ class NoSink:
         """Nothing."""
 
 
-def host_to_look_at(pool: SshPool, address: Address, layout: Layout) -> SshHost:
+class Facts(NoSink):
+    """Keeps the facts that a look reports, and drops all else."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = {}
+
+    async def report(self, **facts: Any) -> None:
+        """Keep them."""
+        self.found |= facts
+
+
+def host_to_look_at(pool: SshPool, address: Address, layout: Layout, sink: LineSink | None = None) -> SshHost:
     """A host for looking only."""
     return SshHost(
-        pool, address, layout, sink=NoSink(), operation_dir=layout.operation_dir("look"), fence=0, masker=Masker(),
-        guard=lambda: None,
+        pool, address, layout, sink=sink or NoSink(), operation_dir=layout.operation_dir("look"), fence=0,
+        masker=Masker(), guard=lambda: None,
     )  # fmt: skip
 
 

@@ -138,6 +138,7 @@ class CheckDumpSpace(Check):
         needed = int(SPACE_FACTOR * int(size)) + self.min_free_bytes
         root = self.spec.layout.root
         free = requirements.parse_free_bytes((await host.run(requirements.free_space(root))).text)
+        await host.report(space={"needed_bytes": needed, "free_bytes": free})
         if free < needed:
             raise StepFailedError(
                 f"Only {free / 1e9:.1f} GB are free under {root}, {needed / 1e9:.1f} GB are needed for a dump of "

@@ -16,6 +16,8 @@ from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSpec, Tls
 
 POLL_S = 0.3
+OLD_WORKERS_S = 1.0
+"""How long nginx's workers from before a reload may still want a page's file."""
 CERTBOT_LINES = 6
 CERTBOT_REASON = b"Detail:"
 """Where certbot begins to say why (certbot/_internal/auth_handler.py)."""
@@ -61,6 +63,7 @@ class RemovePage(Step):
         return not (await host.run(files.test_path(pages.client_path(self.spec)), check=False)).ok
 
     async def apply(self, host: Host) -> None:
+        await asyncio.sleep(OLD_WORKERS_S)
         await host.run(files.remove_file(pages.client_path(self.spec)))
 
 

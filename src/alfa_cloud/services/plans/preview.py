@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from alfa_cloud.errors import RemoteError, StepFailedError
 from alfa_cloud.models import Operation
+from alfa_cloud.playbooks.playbook import Step
+from alfa_cloud.remote.host import Host
 from alfa_cloud.services import fleet
 from alfa_cloud.services.fleet_record import Record
 from alfa_cloud.services.plans.make import make_plan
-from alfa_cloud.services.plans.plan import Tools, Work
+from alfa_cloud.services.plans.plan import Site, Tools, Work
 from alfa_cloud.specs import FLEET_KINDS, OperationKind, OperationState
 
 LOOK_BACK: Final = 20
+LOOK_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,9 @@ class Preview:
     blocks: tuple[str, ...] = ()
     took_before_s: float | None = None
     extra: dict[str, object] = field(default_factory=dict)
+    checks: tuple[Step, ...] = ()
+    """The looks that its playbook begins with, and where."""
+    site: Site | None = None
 
 
 async def preview(session: AsyncSession, operation: Operation, tools: Tools) -> Preview:
@@ -54,7 +63,25 @@ async def preview(session: AsyncSession, operation: Operation, tools: Tools) -> 
         clients=() if operation.client_id is None else (operation.client_id,),
         took_before_s=await took_before(session, kind, operation.server_id),
         extra=dict(plan.extra),
+        checks=tuple(takewhile(lambda step: step.looks_only, plan.playbook.steps)),
+        site=plan.site,
     )
+
+
+async def look(found: Preview, host: Host) -> tuple[str, ...]:
+    """What the playbook's first checks have against it now, in words; bounded, and nothing is changed."""
+    blocks = []
+    try:
+        async with asyncio.timeout(LOOK_S):
+            for check in found.checks:
+                try:
+                    await check.is_satisfied(host)
+                except StepFailedError as error:
+                    blocks.append(error.detail)
+    except (RemoteError, TimeoutError) as error:
+        words = error.detail if isinstance(error, RemoteError) else f"no answer within {LOOK_S:g} s"
+        blocks.append(f"The server cannot be asked: {words}")
+    return tuple(blocks)
 
 
 async def _fleet_preview(session: AsyncSession, operation: Operation) -> Preview:
