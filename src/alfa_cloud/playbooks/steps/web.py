@@ -16,6 +16,7 @@ from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSpec, Tls
 
 POLL_S = 0.3
+RELOAD_LOOKS = 5
 OLD_WORKERS_S = 1.0
 """How long nginx's workers from before a reload may still want a page's file."""
 CERTBOT_LINES = 6
@@ -217,7 +218,12 @@ class WaitAnswering(Step):
         return f"Wait until {self.spec.domain} answers from outside"
 
     async def is_satisfied(self, host: Host) -> bool:
-        return await host.http_status(self.spec.domain, nginx.HEALTH_PATH) == 200
+        """Whether it does within a moment: after a reload nginx's old workers answer in between."""
+        for _ in range(RELOAD_LOOKS):
+            if await host.http_status(self.spec.domain, nginx.HEALTH_PATH) == 200:
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
 
     async def apply(self, host: Host) -> None:
         deadline = time.monotonic() + self.deadline_s
