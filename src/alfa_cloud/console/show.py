@@ -22,6 +22,10 @@ COLUMNS: Final = {
 """What a table shows of each type of resource."""
 
 
+FILE_WIDTH: Final = 250
+"""Columns of a table that goes to a file or a pipe: nothing is cut off there."""
+
+
 class Show:
     """The way to print.
 
@@ -31,7 +35,8 @@ class Show:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else FILE_WIDTH
+        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
         self._err = Console(file=sys.stderr, highlight=False)
 
     def rows(self, rows: Sequence[Any]) -> None:
