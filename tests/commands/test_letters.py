@@ -13,50 +13,14 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from alfa_cloud.db import make_engine, make_session_factory
 from alfa_cloud.jobs.calendar import Rules, turn
 from tests.fixtures.cloud import Cloud
+from tests.fixtures.post_office import PostOffice
 from tests.system import free_port
 
 PASSWORD = "canary-Пароль-'\"$-17"
-
-
-class PostOffice:
-    """A mail server that answers as told, and keeps what it was given."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.replies: list[str] = []
-        """To the next letters; then 250."""
-        self.letters: list[bytes] = []
-        self.recipients: list[list[str]] = []
-        self.tries = 0
-        self.came = asyncio.Event()
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        """Letters are taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="localhost"), "127.0.0.1", self.port)
-
-    def close(self) -> None:
-        """Nobody answers."""
-        if self._server is not None:
-            self._server.close()
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Take a letter, or not."""
-        del server, session
-        self.tries += 1
-        reply = self.replies.pop(0) if self.replies else "250 OK"
-        if reply.startswith("2"):
-            assert isinstance(envelope.content, bytes)
-            self.letters.append(envelope.content)
-            self.recipients.append(envelope.rcpt_tos)
-        self.came.set()
-        return reply
 
 
 @pytest.fixture(scope="module")

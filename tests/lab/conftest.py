@@ -13,7 +13,7 @@ from alfa_cloud.sandbox.stores import EmbeddedPostgres, EmbeddedRedis
 from tests.lab import pebble
 from tests.lab.hosts import LabHost, lab_available, start_lab
 from tests.lab.repository import LabRepository, make_repository
-from tests.system import System
+from tests.system import System, free_port
 
 ENGINES = ("mariadb", "postgresql")
 
@@ -60,6 +60,8 @@ class Lab:
     system: System
     hosts: dict[str, LabHost]
     servers: dict[str, str]
+    smtp_port: int
+    """Where letters are handed over; nobody listens there but in the tests of letters."""
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +90,7 @@ async def lab(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Lab]:
     """The service with two workers, both hosts registered."""
+    smtp_port = free_port()
     postgres.create_database("lab", template=template)
     redis_store.flush()
     system = System(
@@ -95,7 +98,13 @@ async def lab(
         database_url=postgres.url_for("lab"),
         redis_url=redis_store.url,
         secret_key=secret_key,
-        settings={"ALFA_APP__HEALTH_DEADLINE_S": "15", "ALFA_CERTBOT_SERVER": pebble.DIRECTORY, **source.settings},
+        settings={
+            "ALFA_APP__HEALTH_DEADLINE_S": "15",
+            "ALFA_CERTBOT_SERVER": pebble.DIRECTORY,
+            "ALFA_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
+            "ALFA_MAIL_FROM": "Облако Альфа <cloud@example.org>",
+            **source.settings,
+        },
     )
     async with system:
         system.start_worker()
@@ -107,4 +116,4 @@ async def lab(
             servers[engine] = await system.register(
                 name=host.name, host=host.address, database_engine=engine, base_domain="lab.test", tls="none"
             )
-        yield Lab(system, hosts, servers)
+        yield Lab(system, hosts, servers, smtp_port)
