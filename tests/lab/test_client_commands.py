@@ -6,8 +6,9 @@ import pytest
 
 from tests.lab.conftest import ENGINES, Lab
 from tests.lab.test_create import assert_login, get
-from tests.lab.test_switch import born
+from tests.lab.test_switch import BAD, NEW, born, run
 
+UNUSED = "alfa:0.1.0-dev"
 PASSWORD = "Другой пароль $(id) 'и' \"кавычки\" \\ 2"
 
 
@@ -42,3 +43,34 @@ async def test_short_commands_and_their_repeats(lab: Lab, engine: str) -> None:
         )
         await system.ended(answer["data"]["id"], expect="ok")
     await assert_login(host, client["domain"], client["owner_login"], PASSWORD)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_maintenance_of_a_whole_server(lab: Lab, engine: str) -> None:
+    host = lab.hosts[engine]
+    _, client = await born(lab, engine, "whole")
+    for word, status in (("maintain_enable", 503), ("maintain_disable", 200)):
+        for _ in range(2):
+            await run(lab, f"/servers/{lab.servers[engine]}/{word}")
+        assert (await get(host, client["domain"])).status_code == status
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_prune_leaves_what_is_needed(lab: Lab, engine: str) -> None:
+    """A client runs one of the branch's images, its newest two are kept, and what is left goes."""
+    host = lab.hosts[engine]
+    client_id, _ = await born(lab, engine, "prune")
+    await run(lab, f"/clients/{client_id}/switch/{NEW}")
+    before = await tags(lab, engine)
+    host.exec(["docker", "image", "tag", f"alfa:{BAD}", UNUSED])
+    assert UNUSED in await tags(lab, engine)
+    for removed in ([UNUSED], []):
+        ended = await run(lab, "/containers/prune", server_id=lab.servers[engine])
+        assert ended["result"]["rows"][0]["result"]["removed"] == removed
+        assert await tags(lab, engine) == before
+
+
+async def tags(lab: Lab, engine: str) -> set[str]:
+    """The app's images on a host, as the API sees them."""
+    images = await lab.system.call("GET", f"/servers/{lab.servers[engine]}/images", status=200)
+    return {one["attributes"]["tag"] for one in images["data"]}

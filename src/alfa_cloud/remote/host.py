@@ -65,6 +65,10 @@ class LineSink(Protocol):
     async def report(self, **facts: Any) -> None:
         """Keep facts (JSON values) as the operation's result."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts so far."""
+
 
 class Host(Protocol):
     """A server that runs commands."""
@@ -118,3 +122,7 @@ class Host(Protocol):
 
     async def report(self, **facts: Any) -> None:
         """Keep facts (JSON values, no secrets) as the operation's result, past a take-over too."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What this operation has reported so far, in any of its attempts."""

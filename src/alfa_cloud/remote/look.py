@@ -38,12 +38,22 @@ class NoSink:
     async def report(self, **facts: Any) -> None:
         """Nothing."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
 
 class Facts(NoSink):
     """Keeps the facts that a look reports, and drops all else."""
 
     def __init__(self) -> None:
         self.found: dict[str, Any] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was reported."""
+        return self.found
 
     async def report(self, **facts: Any) -> None:
         """Keep them."""

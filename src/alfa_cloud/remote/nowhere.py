@@ -58,3 +58,8 @@ class Nowhere:
     async def report(self, **facts: Any) -> None:
         """See `Host.report`."""
         await self._sink.report(**facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Host.facts`."""
+        return self._sink.facts

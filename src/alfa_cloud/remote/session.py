@@ -162,6 +162,11 @@ class SshHost:
         """See `Host.report`."""
         await self._sink.report(**facts)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Host.facts`."""
+        return self._sink.facts
+
     async def _run(self, command: Command, *, check: bool = True) -> Result:
         sink = self._sink if command.log else None
         stdout = Recorder(Stream.STDOUT, self._masker, sink)

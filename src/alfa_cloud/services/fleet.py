@@ -25,8 +25,8 @@ from alfa_cloud.specs import FLEET_KINDS, OperationKind, OperationState, StepSta
 
 ONE_BY_ONE: Final = (OperationKind.DEPLOY, OperationKind.PRUNE)
 """Kinds that do one target of a server at a time, unless they are told otherwise."""
-PRUNED: Final = ("removed", "freed_bytes")
-"""What a row shows of what its operation reported."""
+PRUNED: Final = {"removed": [], "freed_bytes": 0}
+"""What a row shows of a prune, and what it says where nothing was to be removed."""
 
 
 async def request(
@@ -143,7 +143,7 @@ async def _follow(session: AsyncSession, course: Course, record: Record) -> None
             record.say(f"{row.name}: started (operation {child.id})")
         row.state, row.error = child.state, child.error
         if child.pruned:
-            row.result = {name: child.pruned[name] for name in PRUNED if name in child.pruned}
+            row.result = {name: child.pruned.get(name, nothing) for name, nothing in PRUNED.items()}
         if row.ended:
             record.say_end(row)
 

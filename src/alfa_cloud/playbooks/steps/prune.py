@@ -39,7 +39,8 @@ class RemoveUnneededImages(Step):
     async def apply(self, host: Host) -> None:
         images = self._unneeded(await list_images(host, self.repository), await used_by_containers(host))
         free_bytes = await self._free_bytes(host)
-        await host.report(removed=[image.tag for image in images])
+        before = host.facts.get("removed", [])
+        await host.report(removed=sorted({*before, *(image.tag for image in images)}))
         for image in images:
             await host.run(docker.remove_image(image.tag))
         await host.run(docker.prune_dangling())
