@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
+# Each process has stores, practice servers and lab hosts of its own; the longest modules begin first.
+PARALLEL ?= --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: run test check lab bench docs openapi lock format
 
@@ -10,10 +12,10 @@ run: $(VENV)/.sandbox  ## everything on this machine, with a practice server
 	@exec $(BIN)/alfa-cloud sandbox --port $(PORT)
 
 test: $(VENV)/.dev  ## the fast suite, and the small lab suite where root and a Docker engine are there
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lab: $(VENV)/.dev  ## the lab suite alone, and required: real hosts
-	ALFA_LAB=full $(BIN)/python -m pytest tests/lab
+	ALFA_LAB=full $(BIN)/python -m pytest $(PARALLEL) tests/lab
 
 check: $(VENV)/.dev  ## all that CI runs
 	$(BIN)/ruff format --check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,19 @@ settings.load_profile("suite")
 pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fixtures.cloud"]
 
 NUMBERS = count(1)
+LONGEST_FIRST = ("lab", "commands", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders of long modules first, so that the processes of a run end at about the same time."""
+    tests = Path(__file__).parent
+    folders = [*LONGEST_FIRST, None]
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return folders.index(folder if folder in LONGEST_FIRST else None)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

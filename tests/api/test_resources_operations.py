@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -17,6 +16,7 @@ from tests.factories import make_client, make_operation, make_server
 pytest_plugins = ["tests.fixtures.api"]
 
 Ids = dict[str, str]
+UNKNOWN = "0f6d3c1e-7f0b-4b52-9d6a-5d2f4d0c8a11"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ async def test_a_wrong_question_is_400(api: Api, query: str, code: str, paramete
     assert await api.refused("GET", f"/operations?{query}", 400) == [(code, parameter)]
 
 
-@pytest.mark.parametrize("wrong", [str(uuid4()), "1", "x", "0" * 32, "{" + str(uuid4()) + "}"])
+@pytest.mark.parametrize("wrong", [UNKNOWN, "1", "x", "0" * 32, "{" + UNKNOWN + "}"])
 async def test_what_is_not_there_is_404(api: Api, wrong: str) -> None:
     for method, path in (("GET", ""), ("GET", "/log"), ("POST", "/cancel"), ("POST", "/retry")):
         code = "operation_not_found" if len(wrong) == 36 else "not_found"
