@@ -68,8 +68,7 @@ class Lab:
 def hosts() -> dict[str, LabHost]:
     """One host for each database system, as it was when new; each process of the run has its own."""
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    mine = start_lab(len(ENGINES) * (process + 1))[-len(ENGINES) :]
-    found = dict(zip(ENGINES, mine, strict=True))
+    found = dict(zip(ENGINES, start_lab(len(ENGINES), 1 + process * len(ENGINES)), strict=True))
     for host in found.values():
         host.exec(["bash", "-c", CLEAN])
     return found

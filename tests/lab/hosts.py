@@ -94,11 +94,12 @@ def lab_available() -> str | None:
     return None
 
 
-def start_lab(count: int) -> list[LabHost]:
-    """Bring up `count` hosts with the app's images on them; quick where they run already."""
-    lines = _run_lab("up", str(count)).decode().splitlines()
-    _run_lab("app")
-    return [LabHost(name, address) for name, address in (line.split() for line in lines)]
+def start_lab(count: int, first: int = 1) -> list[LabHost]:
+    """Bring up `count` hosts, from that number on, with the app's images on them; quick where they run already."""
+    lines = _run_lab("up", str(first + count - 1), str(first)).decode().splitlines()
+    found = [LabHost(name, address) for name, address in (line.split() for line in lines)]
+    _run_lab("app", *(host.name for host in found))
+    return found
 
 
 def start_bare(number: int) -> LabHost:

@@ -3,9 +3,9 @@
 #
 #   lab.sh engine              a Docker engine answers (installed and started where there is none)
 #   lab.sh image               the hosts' image is built
-#   lab.sh up N                hosts 1..N run; prints a line "NAME ADDRESS" for each
+#   lab.sh up N [FIRST]        hosts FIRST..N (1..N) run; prints a line "NAME ADDRESS" for each
 #   lab.sh bare N              a new bare host N runs: SSH and sudo, and nothing else; what it was before is gone
-#   lab.sh app                 the Laravel images are built and on every running host
+#   lab.sh app [NAME ...]      the Laravel images are built and on these hosts, or on every one that runs
 #   lab.sh ip NAME             the host's address
 #   lab.sh authorize FILE.pub  www-data of every host accepts this key from now on
 #   lab.sh down                hosts and their data are gone; engine and images stay
@@ -155,8 +155,8 @@ up() {
   local i
   image
   make_network
-  for i in $(seq "$1"); do start_host "$i"; done
-  for i in $(seq "$1"); do
+  for i in $(seq "${2:-1}" "$1"); do start_host "$i"; done
+  for i in $(seq "${2:-1}" "$1"); do
     wait_for_host "alfa-lab-host$i"
     echo "alfa-lab-host$i $(address "$i")"
   done
@@ -185,7 +185,7 @@ app() {
   build_app 1.1.0-dev dev 2e1d4b6f8c0a3d5f7b9c1e2a4b6d8f0c2e4a6b8d 2026-11-01T08:00:00Z dev
   build_app 8.8.8-badmigrate dev 8b8a8d8c8e8f808182838485868788898a8b8c8d 2026-09-01T08:00:00Z badmigrate
   build_app 9.9.9-broken dev 9b9a9d9c9e9f909192939495969798999a9b9c9d 2026-09-02T08:00:00Z broken
-  for host in $(hosts); do
+  for host in ${*:-$(hosts)}; do
     docker exec "$host" sh -c 'command -v docker' >/dev/null || continue # a bare one
     missing=()
     for tag in 1.0.0-master 1.1.0-dev 8.8.8-badmigrate 9.9.9-broken; do
@@ -220,9 +220,9 @@ install -d -m 755 "$state" "$state/keys"
 case $command in
   engine) lock; engine ;;
   image) lock; engine; image ;;
-  up) [[ ${1:-} =~ ^[1-9][0-9]?$ ]] || usage; lock; engine; up "$1" ;;
+  up) [[ ${1:-} =~ ^[1-9][0-9]?$ ]] || usage; lock; engine; up "$@" ;;
   bare) [[ ${1:-} =~ ^[1-9]$ ]] || usage; lock; engine; bare "$1" ;;
-  app) lock; engine; app ;;
+  app) lock; engine; app "$@" ;;
   down) lock; down ;;
   authorize) [[ -f ${1:-} ]] || usage; authorize "$1" ;;
   ip) docker inspect -f '{{with index .NetworkSettings.Networks "alfa-lab"}}{{.IPAddress}}{{end}}' "${1:?a host name}" ;;
