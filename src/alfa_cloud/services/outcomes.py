@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.models import Client, Operation, Server
 from alfa_cloud.profile import MailProfile
-from alfa_cloud.services import letters
+from alfa_cloud.services import letters, operations
 from alfa_cloud.services.client_specs import secret_place
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, Secret
 from alfa_cloud.vault import Vault
@@ -79,24 +79,37 @@ async def _creation_ended(session: AsyncSession, ended: Ended) -> None:
         if ended.mail.success_automatically and letters.is_configured(ended.mail) and ended.client_id is not None:
             session.add(letters.automatic(OperationKind.SEND_SUCCESS, ended.client_id, {}))
         return
-    await session.execute(
-        update(Client)
-        .where(Client.id == ended.client_id, Client.activated_at.is_(None), Client.status != ClientStatus.DELETING)
-        .values(status=ClientStatus.FAILED, available=False, available_reason="the creation failed")
-    )
+    client = await _client_now(session, ended)
+    if client is not None and client.activated_at is None and client.status != ClientStatus.DELETING:
+        client.status, client.available = ClientStatus.FAILED, False
+        client.available_reason = "the creation failed"
 
 
 async def _deletion_ended(session: AsyncSession, ended: Ended) -> None:
-    """A client that came to life meanwhile is active; one that could not be removed stays `deleting`."""
-    client = await session.get(Client, ended.client_id)
+    """A client that lives is what it was, and so is one whose deletion never began; what failed stays `deleting`."""
+    client = await _client_now(session, ended)
     if client is None:
         return
     if ended.ok:
         await session.delete(client)
     elif client.activated_at is not None:
-        client.status = ClientStatus.ACTIVE
+        client.status = ClientStatus.EXPIRED if client.blocked else ClientStatus.ACTIVE
     elif ended.state is OperationState.CANCELLED:
-        client.status = ClientStatus.FAILED
+        client.status = ClientStatus.CREATING if await _is_being_created(session, client) else ClientStatus.FAILED
+
+
+async def _client_now(session: AsyncSession, ended: Ended) -> Client | None:
+    """The client as it is at this moment; no other end changes it before this one is committed."""
+    return await session.get(Client, ended.client_id, with_for_update=True, populate_existing=True)
+
+
+async def _is_being_created(session: AsyncSession, client: Client) -> bool:
+    creation = select(Operation.id).where(
+        Operation.client_id == client.id,
+        Operation.kind == OperationKind.CREATE_CLIENT,
+        Operation.state.in_(operations.UNFINISHED),
+    )
+    return bool(await session.scalar(select(creation.exists())))
 
 
 async def _server_was_checked(session: AsyncSession, ended: Ended) -> None:
@@ -186,7 +199,7 @@ async def _rolled_out(session: AsyncSession, ended: Ended) -> None:
     if ended.ok or moved:
         client.image = ended.params.get("image") or client.image
     await _migrated(session, ended)
-    if ended.ok:
+    if ended.ok and client.activated_at is not None:
         await _change_client(session, ended, **AVAILABLE)
 
 
