@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,8 @@ from sqlalchemy import func, insert, select, update
 from alfa_cloud.db import SessionFactory, make_engine, make_session_factory
 from alfa_cloud.jobs.calendar import Rules, remind, turn
 from alfa_cloud.models import Client, ExpireDate, Operation, Reminder
+from alfa_cloud.services import control, letters
+from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
 from alfa_cloud.vault import Vault
 from tests.factories import make_client, make_server
@@ -73,11 +76,11 @@ async def reminders(sessions: SessionFactory) -> list[tuple[int, date, int]]:
             .order_by(Reminder.client_id, Reminder.expire_date, Reminder.days.desc())
         )
         found = rows.all()
-        letters = await session.scalar(
+        count = await session.scalar(
             select(func.count()).select_from(Operation).where(Operation.kind == OperationKind.SEND_EXPIRE)
         )
     assert all((row[3], row[4]) == (OperationKind.SEND_EXPIRE, row[0]) for row in found)
-    assert letters == len(found)
+    assert count == len(found)
     return [(row[0], row[1], row[2]) for row in found]
 
 
@@ -195,6 +198,85 @@ async def test_a_letter_says_that_the_term_has_ended_where_that_is_wanted(
     for number in range(4):
         await turn(sessions, noon(FIRST + timedelta(days=number)), rules(expired_letter=True, block=False))
     assert await reminders(sessions) == [(ids[0], FIRST, 0)]
+
+
+async def letters_asked_for(sessions: SessionFactory) -> list[tuple[Any, Any]]:
+    """How far before the end each letter is that was asked for, and where it stands; in order."""
+    async with sessions() as session:
+        query = select(Operation).where(Operation.kind == OperationKind.SEND_EXPIRE).order_by(Operation.id)
+        return [(row.params["days"], row.state) for row in await session.scalars(query)]
+
+
+@pytest.mark.parametrize("state", [OperationState.ERROR, OperationState.CANCELLED])
+async def test_a_letter_that_did_not_leave_is_asked_for_again_each_hour_while_it_is_true(
+    sessions: SessionFactory, vault: Vault, state: OperationState
+) -> None:
+    ids = await make_clients(sessions, vault, 1)
+    now = datetime.now(UTC)
+    every_hour = rules("UTC", from_hour=0, block=False)
+    await set_dates(sessions, {ids[0]: now.date() + timedelta(days=7)}, now - timedelta(days=100))
+    await turn(sessions, now, every_hour)
+    for number in (1, 2):
+        await end_all(sessions, state)
+        for minutes in (1, 58):
+            await turn(sessions, now + timedelta(minutes=minutes), every_hour)
+        assert await letters_asked_for(sessions) == [(7, state)] * number
+        await turn(sessions, now + timedelta(minutes=62), every_hour)
+        await turn(sessions, now + timedelta(minutes=63), every_hour)
+        assert await letters_asked_for(sessions) == [(7, state)] * number + [(7, OperationState.QUEUED)]
+    async with sessions() as session:
+        asked = list(await session.scalars(select(Operation).order_by(Operation.id)))
+        assert {await letters.message_id(session, operation) for operation in asked} == {str(asked[0].id)}
+    await end_all(sessions)
+    await turn(sessions, now + timedelta(hours=5), every_hour)
+    assert len(await letters_asked_for(sessions)) == 3
+
+
+async def test_a_letter_that_did_not_leave_gives_way_to_a_nearer_one(sessions: SessionFactory, vault: Vault) -> None:
+    ids = await make_clients(sessions, vault, 1)
+    now = datetime.now(UTC)
+    every_hour = rules("UTC", from_hour=0, block=False)
+    await set_dates(sessions, {ids[0]: now.date() + timedelta(days=7)}, now - timedelta(days=100))
+    await turn(sessions, now, every_hour)
+    await end_all(sessions, OperationState.ERROR)
+    for day in range(4, 20):
+        await turn(sessions, now + timedelta(days=day), every_hour)
+        await end_all(sessions)
+    assert await letters_asked_for(sessions) == [(7, OperationState.ERROR), (3, "ok"), (1, "ok")]
+
+
+async def test_a_letter_that_somebody_tries_again_is_not_asked_for_beside_it(
+    sessions: SessionFactory, vault: Vault
+) -> None:
+    ids = await make_clients(sessions, vault, 1)
+    now = datetime.now(UTC)
+    every_hour = rules("UTC", from_hour=0, block=False)
+    await set_dates(sessions, {ids[0]: now.date() + timedelta(days=7)}, now - timedelta(days=100))
+    await turn(sessions, now, every_hour)
+    await end_all(sessions, OperationState.ERROR)
+    async with sessions.begin() as session:
+        failed = await session.scalar(select(Operation.id))
+        assert failed is not None
+        await control.retry(session, failed, Caller())
+        asking = asyncio.create_task(turn(sessions, now + timedelta(hours=2), every_hour))
+        await asyncio.sleep(0.3)
+        assert not asking.done()
+    await asking
+    assert await letters_asked_for(sessions) == [(7, "error"), (7, "queued")]
+    await end_all(sessions)
+    await turn(sessions, now + timedelta(hours=4), every_hour)
+    assert await letters_asked_for(sessions) == [(7, "error"), (7, "ok")]
+
+
+async def test_the_letter_after_the_end_is_asked_for_again_too(sessions: SessionFactory, vault: Vault) -> None:
+    ids = await make_clients(sessions, vault, 1, blocked=True, status=ClientStatus.EXPIRED)
+    now = datetime.now(UTC)
+    told = rules("UTC", from_hour=0, block=False, expired_letter=True, reminder_days=())
+    await set_dates(sessions, {ids[0]: now.date() - timedelta(days=1)}, now - timedelta(days=100))
+    for hours in (0, 2, 4):
+        await turn(sessions, now + timedelta(hours=hours), told)
+        await end_all(sessions, OperationState.ERROR if hours == 0 else OperationState.OK)
+    assert await letters_asked_for(sessions) == [(0, "error"), (0, "ok")]
 
 
 # Blocking

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, func, select, text
@@ -29,7 +30,7 @@ EXPIRED_DAYS: Final = 7
 LETTERS_AT_ONCE: Final = 8
 """A mail server that is down keeps a letter waiting in a worker's slot; others need slots too."""
 ASK_AGAIN: Final = timedelta(hours=1)
-"""After an attempt to block or to unblock that failed."""
+"""After an attempt to block, to unblock or to send a letter that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,25 @@ class Rules:
     letters_at_once: int = LETTERS_AT_ONCE
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A letter that is to leave.
+
+    Args:
+        failed: the last operation that was to send it, and did not.
+    """
+
+    client_id: int
+    expire_date: date
+    days: int
+    failed: UUID | None
+
+    def operation(self) -> Operation:
+        """What sends it."""
+        params: dict[str, Any] = {"expire_date": self.expire_date.isoformat(), "days": self.days}
+        return letters.automatic(OperationKind.SEND_EXPIRE, self.client_id, params, retry_of=self.failed)
+
+
 async def turn(sessions: SessionFactory, now: datetime, rules: Rules) -> None:
     """What is due by the calendar now has been asked for, once.
 
@@ -70,29 +90,39 @@ async def turn(sessions: SessionFactory, now: datetime, rules: Rules) -> None:
 
 
 # The day of a reminder is due from its morning on, where the last day was set by then: whoever sets one for next week
-# needs no letter that told of it a month before.
+# needs no letter that told of it a month before. A letter that did not leave is due again while it is the nearest one.
 DUE: Final = text(
     """
-    SELECT c.id, c.expire_date, nearest.days
-      FROM clients AS c
-     CROSS JOIN LATERAL (
-            SELECT coalesce((SELECT max(e.created_at) FROM expire_dates AS e WHERE e.client_id = c.id),
-                            c.created_at) AT TIME ZONE CAST(:zone AS text) AS at) AS chosen
-     CROSS JOIN LATERAL (
-            SELECT min(d) AS days FROM unnest(CAST(:days AS integer[])) AS d
-             WHERE c.expire_date - d BETWEEN CAST(chosen.at AS date) AND CAST(:today AS date)) AS nearest
-     WHERE c.status IN ('active', 'expired') AND c.expire_date BETWEEN CAST(:today AS date) AND CAST(:farthest AS date)
-       AND nearest.days IS NOT NULL
-       AND NOT EXISTS (SELECT FROM reminders AS r
-                        WHERE r.client_id = c.id AND r.expire_date = c.expire_date AND r.days <= nearest.days)
-    UNION ALL
-    SELECT c.id, c.expire_date, 0
-      FROM clients AS c
-     WHERE CAST(:expired_letter AS boolean) AND c.blocked AND c.status = 'expired'
-       AND c.expire_date >= CAST(:not_before AS date) AND c.expire_date < CAST(:today AS date)
-       AND NOT EXISTS (SELECT FROM reminders AS r
-                        WHERE r.client_id = c.id AND r.expire_date = c.expire_date AND r.days = 0)
-     ORDER BY 3, 1
+    WITH due AS (
+        SELECT c.id, c.expire_date, nearest.days
+          FROM clients AS c
+         CROSS JOIN LATERAL (
+                SELECT coalesce((SELECT max(e.created_at) FROM expire_dates AS e WHERE e.client_id = c.id),
+                                c.created_at) AT TIME ZONE CAST(:zone AS text) AS at) AS chosen
+         CROSS JOIN LATERAL (
+                SELECT min(d) AS days FROM unnest(CAST(:days AS integer[])) AS d
+                 WHERE c.expire_date - d BETWEEN CAST(chosen.at AS date) AND CAST(:today AS date)) AS nearest
+         WHERE c.status IN ('active', 'expired')
+           AND c.expire_date BETWEEN CAST(:today AS date) AND CAST(:farthest AS date)
+           AND nearest.days IS NOT NULL
+        UNION ALL
+        SELECT c.id, c.expire_date, 0
+          FROM clients AS c
+         WHERE CAST(:expired_letter AS boolean) AND c.blocked AND c.status = 'expired'
+           AND c.expire_date >= CAST(:not_before AS date) AND c.expire_date < CAST(:today AS date))
+    SELECT due.id, due.expire_date, due.days, last.id AS failed
+      FROM due
+      LEFT JOIN LATERAL (
+            SELECT min(r.days) AS days FROM reminders AS r
+             WHERE r.client_id = due.id AND r.expire_date = due.expire_date AND r.days <= due.days) AS told ON true
+      LEFT JOIN LATERAL (
+            SELECT o.id, o.state, o.finished_at FROM operations AS o
+             WHERE told.days = due.days AND o.client_id = due.id AND o.kind = 'send_expire'
+               AND o.params = jsonb_build_object('expire_date', due.expire_date, 'days', due.days)
+             ORDER BY o.created_at DESC, o.id DESC LIMIT 1) AS last ON true
+     WHERE told.days IS NULL
+        OR (last.state IN ('error', 'cancelled') AND last.finished_at <= CAST(:failed_before AS timestamptz))
+     ORDER BY due.days, due.id
      LIMIT CAST(:limit AS integer)
     """
 )
@@ -116,30 +146,36 @@ async def remind(session: AsyncSession, now: datetime, rules: Rules) -> int:
         "farthest": today + timedelta(days=max(rules.reminder_days, default=0)),
         "expired_letter": rules.expired_letter,
         "not_before": today - timedelta(days=EXPIRED_DAYS),
+        "failed_before": now - ASK_AGAIN,
         "limit": room,
     }
-    due = [(row.id, row.expire_date, row.days) for row in await session.execute(DUE, values)]
-    return await _ask(session, due)
+    return await _ask(session, [Due(*row) for row in await session.execute(DUE, values)])
 
 
-async def _ask(session: AsyncSession, due: Sequence[tuple[int, date, int]]) -> int:
+async def _ask(session: AsyncSession, due: Sequence[Due]) -> int:
     """The operations of these letters, but for those that somebody else asked for meanwhile."""
-    wanted = {}
-    for client_id, day, days in due:
-        params: dict[str, Any] = {"expire_date": day.isoformat(), "days": days}
-        operation = letters.automatic(OperationKind.SEND_EXPIRE, client_id, params)
-        wanted[operation.id] = (operation, Reminder(client_id=client_id, expire_date=day, days=days))
-    if not wanted:
-        return 0
-    rows = [
-        {"client_id": row.client_id, "expire_date": row.expire_date, "days": row.days, "operation_id": operation.id}
-        for operation, row in wanted.values()
-    ]
-    once = insert(Reminder).values(rows).on_conflict_do_nothing().returning(Reminder.operation_id)
-    asked = list(await session.scalars(once))
-    session.add_all(wanted[operation_id][0] for operation_id in asked)
+    clients = select(Client.id).where(Client.id.in_({one.client_id for one in due}))
+    await session.execute(clients.order_by(Client.id).with_for_update())
+    first = await _told_first(session, [one for one in due if one.failed is None])
+    again = {one.failed: one for one in due if one.failed is not None}
+    retried = set(await session.scalars(select(Operation.retry_of).where(Operation.retry_of.in_(again))))
+    asked = [*first, *(one.operation() for failed, one in again.items() if failed not in retried)]
+    session.add_all(asked)
     await session.flush()
     return len(asked)
+
+
+async def _told_first(session: AsyncSession, due: Sequence[Due]) -> list[Operation]:
+    """Operations of those letters that nothing asked for yet; from now on something has."""
+    if not due:
+        return []
+    wanted = {operation.id: operation for operation in (one.operation() for one in due)}
+    rows = [
+        {"client_id": one.client_id, "expire_date": one.expire_date, "days": one.days, "operation_id": operation_id}
+        for operation_id, one in zip(wanted, due, strict=True)
+    ]
+    once = insert(Reminder).values(rows).on_conflict_do_nothing().returning(Reminder.operation_id)
+    return [wanted[operation_id] for operation_id in await session.scalars(once)]
 
 
 async def _in_disagreement(sessions: SessionFactory, now: datetime, rules: Rules) -> list[int]:

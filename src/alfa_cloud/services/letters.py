@@ -106,13 +106,16 @@ async def _check_often(session: AsyncSession, client: Client) -> None:
         raise TooManyLettersError(f"{client.name} got {LETTERS_AN_HOUR} letters within the hour; wait a little.")
 
 
-def automatic(kind: OperationKind, client_id: int, params: dict[str, Any]) -> Operation:
+def automatic(
+    kind: OperationKind, client_id: int, params: dict[str, Any], *, retry_of: UUID | None = None
+) -> Operation:
     """A queued operation that sends a letter which nobody asked for; the caller adds it to a session."""
     return Operation(
         id=uuid7(),
         kind=kind,
         client_id=client_id,
         params=params,
+        retry_of=retry_of,
         locks_client=False,
         equal_key=fingerprint([kind, client_id, None, params]),
         deadline_s=DEADLINE_S,
@@ -132,9 +135,8 @@ def new_password_of(operation_id: UUID, vault: Vault) -> Secret:
 
 async def message_id(session: AsyncSession, operation: Operation) -> str:
     """A letter's own id: a retry of its operation sends it with the same one."""
-    while operation.retry_of is not None:
-        earlier = await session.scalar(select(Operation).where(Operation.id == operation.retry_of))
-        if earlier is None:
-            break
-        operation = earlier
-    return str(operation.id)
+    chain = select(Operation.id, Operation.retry_of).where(Operation.id == operation.id).cte(recursive=True)
+    chain = chain.union_all(
+        select(Operation.id, Operation.retry_of).join_from(chain, Operation, Operation.id == chain.c.retry_of)
+    )
+    return str(await session.scalar(select(chain.c.id).where(chain.c.retry_of.is_(None))) or operation.id)
