@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -10,10 +11,15 @@ import pytest
 
 from alfa_cloud import cli
 from alfa_cloud.console import run as console
+from alfa_cloud.console.catalog import CLIENT, SERVER, Entry
 from alfa_cloud.console.cloud import Cloud
 from alfa_cloud.console.show import Show
 
 CLIENTS = [{"type": "clients", "id": "7", "attributes": {"name": "hematology", "status": "active", "available": True}}]
+SERVERS = [
+    {"type": "servers", "id": "3", "attributes": {"name": "north"}},
+    {"type": "servers", "id": "4", "attributes": {"name": "3"}},
+]
 OPERATION = "01a204c3-d3b7-7d84-895c-1998d662c432"
 
 
@@ -31,11 +37,13 @@ class Api:
             case "GET", "/clients":
                 rows = [row for row in CLIENTS if request.url.params.get("filter[q]") in (None, "hematology")]
                 return httpx.Response(200, json={"data": rows, "links": {"self": "/clients"}})
+            case "GET", "/servers":
+                return httpx.Response(200, json={"data": SERVERS, "links": {"self": "/servers"}})
             case "GET", path if path.endswith("/log"):
                 return self._log(int(request.url.params["after_seq"]))
             case "GET", path if path.startswith("/operations/"):
                 return httpx.Response(200, json={"data": self._operation()})
-            case "POST", path if path.endswith("/reboot"):
+            case "POST", path if path.endswith(("/reboot", "/prune")):
                 return httpx.Response(202, json={"data": self._operation()})
             case _:
                 error = {"status": "404", "code": "not_found", "detail": "There is no such thing."}
@@ -98,6 +106,44 @@ def test_a_command_by_name_waits_and_tells_how_it_ended(
     out = capsys.readouterr().out
     assert OPERATION in out
     assert ("It did not answer." in out) == (completed == "error")
+
+
+@pytest.mark.parametrize(("wish", "server_id"), [("north", 3), ("3", 4), ("5", 5)])
+def test_a_prune_of_one_server_says_which(wish: str, server_id: int) -> None:
+    """A name goes before an id: names may be digits only."""
+    api = Api()
+    assert carry_out(api, "server", "prune", wish, "--max-failures", "2", "--no-wait") == 0
+    assert api.asked[-1][1] in (
+        f"/containers/prune?server_id={server_id}&max_failures=2",
+        f"/containers/prune?max_failures=2&server_id={server_id}",
+    )
+    assert carry_out(api, "server", "prune", wish, "--no-wait") == 0
+    assert api.asked[-1][1] == f"/containers/prune?server_id={server_id}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"), [*(("client", one) for one in CLIENT), *(("server", one) for one in SERVER)]
+)
+def test_every_command_names_its_subject_in_what_is_sent(kind: str, entry: Entry) -> None:
+    """A command that forgot it would be one on everything."""
+    asked = []
+
+    def api(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        if request.url.path in ("/clients", "/servers"):
+            return httpx.Response(200, json={"data": [], "links": {}})
+        return httpx.Response(200, json={"data": []})
+
+    words = ["image"] if "{image_name}" in entry.path else []
+    for option in (*entry.options, *entry.fields):
+        if option.needed:
+            words += [option.word, "never"]
+    options = cli.parser().parse_args([kind, entry.name, "7077", *words])
+    cloud = Cloud("http://api.test", "a", "b", transport=httpx.MockTransport(api))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO("a new password\n"))
+        assert console.COMMANDS[kind](cloud, Show(as_json=True), options) == 0
+    assert "7077" in str(asked[-1])
 
 
 def test_a_log_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ class Entry:
 
     Args:
         path: of the API; `{id}` is the subject, another name in braces an argument of the command line.
+        subject: the query parameter that names the subject, where the path does not.
         options: query parameters.
         fields: members of the body; `password` is asked for, or read from standard input.
         waits: whether it answers an operation, whose end is waited for.
@@ -47,6 +48,7 @@ class Entry:
     fields: tuple[Option, ...] = ()
     method: str = "POST"
     waits: bool = True
+    subject: str = ""
 
 
 PAGE: Final = (
@@ -132,5 +134,5 @@ SERVER: Final = (
     Entry("maintain-disable", "/servers/{id}/maintain_disable", "show every application again", FLEET),
     Entry("build-dev", "/containers/{id}/build_dev", "build an image of branch dev"),
     Entry("build-prod", "/containers/{id}/build_prod", "build an image of branch master"),
-    Entry("prune", "/containers/prune?server_id={id}", "remove its unused images", FLEET),
+    Entry("prune", "/containers/prune", "remove its unused images", FLEET, subject="server_id"),
 )

@@ -46,7 +46,7 @@ class Cloud:
         Raises:
             CallError: it was refused, or did not get through.
         """
-        options: dict[str, Any] = {"params": dict(query or {})}
+        options: dict[str, Any] = {"params": dict(query)} if query else {}
         if body is not None:
             options["json"] = body
         try:
@@ -72,17 +72,17 @@ class Cloud:
             number += 1
 
     def find(self, kind: str, wish: str) -> str:
-        """The id of the `clients` or `servers` resource of this id or name.
+        """The id of the `clients` or `servers` resource of this name, or else of this id: a name may be digits only.
 
         Raises:
             CallError: there is none.
         """
-        if wish.isdecimal():
-            return wish
         query = {"filter[q]": wish} if kind == "clients" else {"filter[active]": "all"}
         for row in self.pages(f"/{kind}", query):
             if row["attributes"]["name"] == wish:
                 return str(row["id"])
+        if wish.isascii() and wish.isdecimal():
+            return wish
         raise CallError(f"There is no {kind.removesuffix('s')} named {wish}.")
 
     def follow(self, operation_id: str) -> Iterator[Any]:

@@ -132,7 +132,7 @@ def command(cloud: Cloud, show: Show, options: argparse.Namespace) -> int:
     entry: Entry = options.chosen
     subject = cloud.find(f"{options.command}s", options.subject)
     path = entry.path.format(id=subject, image_name=quote(getattr(options, "image_name", "") or "", safe=":"))
-    query = _query(entry, options)
+    query = _query(entry, options) | ({entry.subject: subject} if entry.subject else {})
     if getattr(options, "dry_run", False):
         show.plan(cloud.call("POST", path, query={**query, "dry_run": "true"}, body=_body(entry, options))["data"])
         return OK
