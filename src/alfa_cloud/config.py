@@ -172,6 +172,7 @@ class Settings(BaseSettings):
             self.certbot_server,
             mail=mail,
             zone=ZoneInfo(self.timezone),
+            block_expired=self.block_expired,
             source=self.source,
             reboot_deadline_s=self.reboot_deadline_s,
         )

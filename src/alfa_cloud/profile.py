@@ -97,5 +97,7 @@ class Profile:
     mail: MailProfile = MailProfile()
     zone: ZoneInfo = ZoneInfo("Europe/Moscow")  # noqa: RUF009  immutable
     """Whose days count."""
+    block_expired: bool = True
+    """Whether a client is blocked from the day after its last one."""
     source: Source = Source()
     reboot_deadline_s: float = 600

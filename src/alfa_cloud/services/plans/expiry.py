@@ -19,11 +19,11 @@ from alfa_cloud.specs import ClientSpec, OperationKind, PageKind
 
 
 async def set_expire_date(session: AsyncSession, work: Work, tools: Tools) -> Plan:
-    """The client's database knows its last day; from the day after it, and only then, its page stands for it."""
+    """The client's database knows its last day; from the day after it, where that blocks, its page stands for it."""
     found = await subject_of(session, work, tools)
     day = expiry.today(await operations.database_now(session), tools.profile.zone)
     last = found.client.expire_date
-    blocked = expiry.is_over(last, day)
+    blocked = tools.profile.block_expired and expiry.is_over(last, day)
     after = under_page(found, blocked=blocked)
     new = with_settings(found.settings, blocked="1" if blocked else "0")
     pages = change_page(found.spec, after, found.secrets, found.settings, new)

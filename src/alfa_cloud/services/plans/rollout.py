@@ -65,12 +65,21 @@ async def _image(session: AsyncSession, work: Work, tools: Tools, reference: str
 
 
 async def update(session: AsyncSession, work: Work, tools: Tools) -> Plan:
-    """What was changed of a client is on its server; one that is not alive has nothing there."""
+    """What was changed of a client is on its server; one that is not alive has nothing there.
+
+    Raises:
+        ClientStateError: it is to have a new administrator, and no password for one is kept any more.
+    """
     found = await subject_of(session, work, tools)
     if found.client.activated_at is None:
         return found.plan(Playbook([]), work)
     check_places(found.client)
     new_owner = "owner_login" in work.params.get("changed", ())
+    if new_owner and found.secrets.owner_password is None:
+        raise ClientStateError(
+            f"The password for the new administrator {found.client.owner_login} was erased when its letter left. "
+            "Send owner_password, which makes the administrator; a deployment brings what else was changed."
+        )
     playbook = update_client(found.spec, found.secrets, found.settings, new_owner=new_owner, **certbot_of(tools))
     return found.plan(playbook, work)
 
