@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import delete, func, select, update
 
 from alfa_cloud.models import Client, Operation, OperationLine, Server
+from alfa_cloud.services.client_specs import client_secrets
 from alfa_cloud.services.clients import SORTS
 from alfa_cloud.services.outcomes import Ended, apply
 from alfa_cloud.specs import ClientStatus, OperationState
@@ -167,6 +168,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"owner_password": 12345678}, "owner_password", "invalid_value"),
     *(({"expire_date": day}, "expire_date", "invalid_value") for day in ("2026-02-30", "soon", "", 20260101)),
     *(({"expire_date": day}, "expire_date", "invalid_value") for day in ("01.02.2026", "2026-02-01T10:00:00", True)),
+    *(({"expire_date": day}, "expire_date", "invalid_value") for day in ("0", "1e9", "1798675200", 0, " 2026-02-01")),
     *(({"image": image}, "image", "invalid_value") for image in ("", "-x", "a b", "$(id)", "a:b:c", "x" * 400)),
     ({"locale": "de"}, "locale", "invalid_value"),
     ({"turbostart": 1}, "turbostart", "invalid_value"),
@@ -203,6 +205,16 @@ async def test_a_server_that_is_not_there_is_named(api: Api, new: dict[str, Any]
     assert ("unknown_field", "/data/attributes/server_id") in refused
     document = as_document("servers", new)
     assert await api.refused("POST", "/clients/", 409, **document) == [("type_conflict", "/data/type")]
+
+
+async def test_a_password_may_have_any_character_but_line_ends_and_nul(api: Api, new: dict[str, Any]) -> None:
+    password = "tab\tdel\x7fnel\x85vt\x0bend"
+    made = await api.post("/clients/", {**new, "owner_password": password})
+    async with api.sessions() as session:
+        client = await session.get_one(Client, int(made["data"]["id"]))
+    found = client_secrets(client, api.vault).owner_password
+    assert found is not None
+    assert found.reveal() == password
 
 
 async def test_an_empty_password_is_none_and_nul_is_refused(api: Api, new: dict[str, Any]) -> None:

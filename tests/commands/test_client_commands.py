@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.cloud import Cloud
 
-PASSWORD = "Новый пароль $HOME 'и' \"кавычки\" \\ 2"
+PASSWORD = "Новый пароль $HOME 'и' \"кавычки\" \\ 2\tTAB\x7fDEL\x85NEL"
 
 
 @pytest.fixture(scope="module")

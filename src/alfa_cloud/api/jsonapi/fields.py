@@ -1,12 +1,15 @@
-"""What models of bodies are made of: a strict base, relationships to one resource, secrets."""
+"""What models of bodies are made of: a strict base, relationships to one resource, days, secrets."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from datetime import date
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, GetPydanticSchema, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetPydanticSchema, WithJsonSchema
 from pydantic_core import PydanticCustomError, core_schema
 
 from alfa_cloud.specs import Secret
@@ -50,19 +53,38 @@ def relationship_name(field: str) -> str:
     return field.removesuffix("_id")
 
 
-def _to_secret(text: str) -> Secret:
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _written_day(value: Any) -> date:
+    try:
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise PydanticCustomError("invalid_value", "Give a date as YYYY-MM-DD")
+
+
+Day = Annotated[date, BeforeValidator(_written_day)]
+"""YYYY-MM-DD and nothing else: a number of seconds is no day."""
+
+
+def _secret_text(to_secret: Callable[[str], Secret]) -> GetPydanticSchema:
+    text = core_schema.str_schema(max_length=MAX_SECRET_LENGTH, strict=True)
+    return GetPydanticSchema(lambda _source, _handler: core_schema.no_info_after_validator_function(to_secret, text))
+
+
+def _without_control(text: str) -> Secret:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise PydanticCustomError("control_characters", "Control characters are not taken")
     return Secret(text)
 
 
-SecretText = Annotated[
-    Secret,
-    GetPydanticSchema(
-        lambda _source, _handler: core_schema.no_info_after_validator_function(
-            _to_secret, core_schema.str_schema(max_length=MAX_SECRET_LENGTH, strict=True)
-        )
-    ),
-    WithJsonSchema({"type": "string", "format": "password", "writeOnly": True, "maxLength": MAX_SECRET_LENGTH}),
-]
-"""Text that comes in and is never shown again; no control characters."""
+_SHOWN: Final = WithJsonSchema(
+    {"type": "string", "format": "password", "writeOnly": True, "maxLength": MAX_SECRET_LENGTH}
+)
+
+AnySecretText = Annotated[Secret, _secret_text(Secret), _SHOWN]
+"""Text that comes in and is never shown again."""
+SecretText = Annotated[Secret, _secret_text(_without_control), _SHOWN]
+"""The same without control characters."""

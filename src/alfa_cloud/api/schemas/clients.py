@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from alfa_cloud.api.jsonapi.documents import Attributes, Relationships, Resource, ToOne, to_one
-from alfa_cloud.api.jsonapi.fields import BodyModel, RelatesTo, SecretText
+from alfa_cloud.api.jsonapi.fields import AnySecretText, BodyModel, Day, RelatesTo
 from alfa_cloud.models import Client, Server
 from alfa_cloud.services.client_commands import actions
 from alfa_cloud.services.client_specs import client_url
@@ -86,7 +86,7 @@ def _owner_password(value: Secret | None) -> Secret | None:
     if len(value.reveal()) < MIN_PASSWORD_LENGTH:
         raise PydanticCustomError("too_short", "At least {least} characters", {"least": MIN_PASSWORD_LENGTH})
     if set(value.reveal()) & {"\r", "\n", "\0"}:
-        raise PydanticCustomError("invalid_password", "No line end and no NUL; any other character is good")
+        raise PydanticCustomError("control_characters", "No line end and no NUL; any other character is good")
     return value
 
 
@@ -97,13 +97,13 @@ def _new_password(value: Secret) -> Secret:
     return found
 
 
-OwnerPassword = Annotated[SecretText, AfterValidator(_owner_password)]
+OwnerPassword = Annotated[AnySecretText, AfterValidator(_owner_password)]
 
 
 class OwnerPasswordChange(BodyModel):
     """A new password of the laboratory's administrator."""
 
-    password: Annotated[SecretText, AfterValidator(_new_password)] = Field(
+    password: Annotated[AnySecretText, AfterValidator(_new_password)] = Field(
         description="At least 8 characters, any but line ends and NUL.", examples=["correct horse battery staple"]
     )
 
@@ -125,7 +125,7 @@ class ClientCreate(BodyModel):
     max_resources: MaxResources | None = None
     turbostart: bool = False
     tutorial: bool = False
-    expire_date: date | None = Field(None, description="The last day of use; null is without end.")
+    expire_date: Day | None = Field(None, description="The last day of use; null is without end.")
 
 
 COMMAND_OF: Final = {

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from alfa_cloud.api.jsonapi.documents import Attributes, Collection, Resource
-from alfa_cloud.api.jsonapi.fields import BodyModel
+from alfa_cloud.api.jsonapi.fields import BodyModel, Day
 from alfa_cloud.models import ExpireDate
 
 LINE_ENDS: Final = frozenset("\n\r\t")
@@ -25,7 +25,7 @@ def _comment(value: str) -> str:
 class ExpireDateChange(BodyModel):
     """A client's new last day of use."""
 
-    expire_date: date | None = Field(
+    expire_date: Day | None = Field(
         description="The last day on which the client works; null is without end.", examples=["2027-12-31"]
     )
     comment: Annotated[str, AfterValidator(_comment), Field(max_length=500)] = Field(
