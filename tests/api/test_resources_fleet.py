@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -161,3 +163,25 @@ async def test_a_cancel_and_a_retry(api: Api, server_id: int, names: list[str]) 
     assert [row["name"] for row in again["attributes"]["result"]["rows"]] == names[1:]
     assert again["relationships"]["retry_of"]["data"]["id"] == data["id"]
     assert await api.refused("POST", f"/operations/{data['id']}/cancel", 409) == [("not_cancellable", None)]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+23:59",
+        "2020-01-01T00:00:00Z",
+        "0",
+        "2100-01-01T00:00:00Z",
+        "2030-01-01T00:00:00",
+    ],
+)
+async def test_an_end_that_cannot_be_is_refused(api: Api, server_id: int, names: list[str], moment: str) -> None:
+    """At the edge of the calendar another zone has no such day."""
+    client = (await api.get(f"/clients?filter[q]={names[0]}"))["data"][0]["id"]
+    for path in (f"/clients/{client}/maintain_enable", f"/servers/{server_id}/maintain_enable"):
+        refused = await api.refused("POST", path, 400, params={"ends_at": moment})
+        assert refused == [("invalid_parameter", "ends_at")]
+    ahead = (datetime.now(UTC) + timedelta(days=3600)).isoformat()
+    await api.post(f"/clients/{client}/maintain_enable?dry_run=true&ends_at={quote(ahead)}", None, 200)

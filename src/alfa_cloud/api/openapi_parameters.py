@@ -66,7 +66,7 @@ PARAMETERS: Final[dict[str, tuple[Any, str]]] = {
     "tail_lines": (200, "How many of the last lines."),
     "last_hours": (48, ""),
     "page_text": ("До 18:00", ""),
-    "ends_at": ("2027-01-31T18:00:00Z", ""),
+    "ends_at": ("2030-01-31T18:00:00Z", ""),
     "run_migrate": (True, "Migrate too, as one operation."),
     "restart_all": (True, ""),
     "new_password": (True, ""),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
 
 from fastapi import Query
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
+from pydantic_core import PydanticCustomError
 
 from alfa_cloud.api.dependencies import CallerDep, IntId, SessionDep
 from alfa_cloud.api.jsonapi.body import Body, command_body
@@ -26,8 +27,19 @@ PageText = Annotated[
     Title,
     Query(max_length=500, description="What the page says beside its own words; one line.", examples=["До 18:00"]),
 ]
+LONGEST: Final = timedelta(days=3652)
+
+
+def _is_ahead(value: datetime) -> datetime:
+    now = datetime.now(UTC)
+    if not now < value < now + LONGEST:
+        raise PydanticCustomError("invalid_value", "Give a moment from now on, within ten years")
+    return value
+
+
 EndsAt = Annotated[
-    AwareDatetime | None, Query(description="When it is thought to end, RFC 3339; visitors' programs are told.")
+    Annotated[AwareDatetime, AfterValidator(_is_ahead)] | None,
+    Query(description="When it is thought to end, RFC 3339; visitors' programs are told. Within ten years."),
 ]
 PasswordBody = Annotated[
     Body[Any], command_body(OwnerPasswordChange, example={"password": "correct horse battery staple"})
