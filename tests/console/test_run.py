@@ -96,6 +96,28 @@ def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == CLIENTS
 
 
+ODD = "[/17] [mariadbd] [bold red]x :smile: \\[y]"
+
+
+@pytest.mark.parametrize("kind", ["clients", "strangers"])
+def test_what_looks_like_markup_is_printed_as_it_is(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"type": kind, "id": ODD, "attributes": {"name": ODD, ODD: [ODD]}}
+    show = Show(as_json=False)
+    plan = {"blocks": [ODD], "steps": [ODD], "took_before_s": 1.5}
+    error = {"step": ODD, "code": ODD, "message": ODD}
+    end = {"kind": ODD, "state": ODD, "warnings": [ODD], "error": error, "result": {ODD: ODD}}
+    for print_it in (
+        lambda: show.rows([row]),
+        lambda: show.resource(row),
+        lambda: show.plan({"attributes": plan}),
+        lambda: show.end({"id": ODD, "attributes": end}),
+        lambda: show.error(ODD),
+    ):
+        print_it()
+        printed = capsys.readouterr()
+        assert ODD in (printed.out + printed.err).replace("\\\\", "\\")
+
+
 @pytest.mark.parametrize(("completed", "status"), [("ok", 0), ("error", 1)])
 def test_a_command_by_name_waits_and_tells_how_it_ended(
     completed: str, status: int, capsys: pytest.CaptureFixture[str]

@@ -36,8 +36,9 @@ class Show:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         width = None if sys.stdout.isatty() else FILE_WIDTH
-        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
-        self._err = Console(file=sys.stderr, highlight=False)
+        # Data is printed as it is: no part of it is a style, a colour or an emoji.
+        self._out = Console(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
+        self._err = Console(file=sys.stderr, markup=False, emoji=False, highlight=False)
 
     def rows(self, rows: Sequence[Any]) -> None:
         """A list of resources."""
@@ -68,9 +69,9 @@ class Show:
             return
         attributes = row["attributes"]
         for reason in attributes["blocks"]:
-            self._out.print(f"Not now: {reason}", markup=False)
+            self._out.print(f"Not now: {reason}")
         for number, title in enumerate(attributes["steps"], 1):
-            self._out.print(f"{number:>3}. {title}", markup=False)
+            self._out.print(f"{number:>3}. {title}")
         if attributes["took_before_s"] is not None:
             self._out.print(f"The last ones took {attributes['took_before_s']:g} s.")
 
@@ -80,15 +81,15 @@ class Show:
             self._json(row)
             return
         attributes = row["attributes"]
-        self._out.print(f"{attributes['kind']} {row['id']}: {attributes['state']}", markup=False)
+        self._out.print(f"{attributes['kind']} {row['id']}: {attributes['state']}")
         for warning in attributes["warnings"]:
-            self._out.print(f"warning: {warning}", markup=False)
+            self._out.print(f"warning: {warning}")
         if attributes["error"]:
             step = attributes["error"]["step"]
             place = f"“{step}”: " if step else ""
-            self._out.print(f"{attributes['error']['code']}: {place}{attributes['error']['message']}", markup=False)
+            self._out.print(f"{attributes['error']['code']}: {place}{attributes['error']['message']}")
         if attributes["result"]:
-            self._out.print(json.dumps(attributes["result"], ensure_ascii=False, indent=1), markup=False)
+            self._out.print(json.dumps(attributes["result"], ensure_ascii=False, indent=1))
 
     def lines(self, lines: Iterable[Any]) -> None:
         """Lines of a log; steps stand out."""
