@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from alfa_cloud import cli
 from alfa_cloud.console import run as console
 from alfa_cloud.console.catalog import CLIENT, SERVER, Entry
-from alfa_cloud.console.cloud import Cloud
+from alfa_cloud.console.cloud import PATIENCE_S, CallError, Cloud
 from alfa_cloud.console.show import Show
 
 CLIENTS = [{"type": "clients", "id": "7", "attributes": {"name": "hematology", "status": "active", "available": True}}]
@@ -82,7 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALFA_PASSWORD", "пароль")
 
 
-def carry_out(api: Api, *argv: str) -> int:
+def carry_out(api: Callable[[httpx.Request], httpx.Response], *argv: str) -> int:
     """A command on this API; its exit status."""
     options = cli.parser().parse_args(list(argv))
     cloud = Cloud("http://api.test", "админ", "пароль", transport=httpx.MockTransport(api))
@@ -106,13 +107,14 @@ def test_what_looks_like_markup_is_printed_as_it_is(kind: str, capsys: pytest.Ca
     plan = {"blocks": [ODD], "steps": [ODD], "took_before_s": 1.5}
     error = {"step": ODD, "code": ODD, "message": ODD}
     end = {"kind": ODD, "state": ODD, "warnings": [ODD], "error": error, "result": {ODD: ODD}}
-    for print_it in (
+    ways: tuple[Callable[[], None], ...] = (
         lambda: show.rows([row]),
         lambda: show.resource(row),
         lambda: show.plan({"attributes": plan}),
         lambda: show.end({"id": ODD, "attributes": end}),
         lambda: show.error(ODD),
-    ):
+    )
+    for print_it in ways:
         print_it()
         printed = capsys.readouterr()
         assert ODD in (printed.out + printed.err).replace("\\\\", "\\")
@@ -171,6 +173,77 @@ def test_every_command_names_its_subject_in_what_is_sent(kind: str, entry: Entry
 def test_a_log_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert carry_out(Api(), "log", "-f", OPERATION) == 0
     assert capsys.readouterr().out == "== Restart\ndone\n"
+
+
+class Shaky(Api):
+    """An API that answers some calls, and then is away at every other one."""
+
+    def __init__(self, away: int | None, good: int) -> None:
+        super().__init__()
+        self.away, self.calls, self.good = away, 0, good
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        if self.calls <= self.good or (self.calls - self.good) % 2 == 0:
+            return super().__call__(request)
+        if self.away is None:
+            raise httpx.ReadError("cut", request=request)
+        return httpx.Response(self.away, text="<html>away</html>", headers={"Retry-After": "0"})
+
+
+@pytest.mark.parametrize("away", [502, 503, 504, 429, None])
+@pytest.mark.parametrize("words", [("wait",), ("log", "-f"), ("client", "reboot")])
+def test_an_api_that_is_away_for_a_moment_is_waited_for(
+    words: tuple[str, ...], away: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    # The list of clients and the command itself get through.
+    subject, good = ("hematology", 2) if words[0] == "client" else (OPERATION, 1)
+    assert carry_out(Shaky(away, good), *words, subject) == 0
+    assert len(pauses) >= 2
+
+
+def test_an_api_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    api = Api()
+    calls = []
+
+    def once(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return api(request) if len(calls) == 1 else httpx.Response(503)
+
+    with pytest.raises(CallError, match="503"):
+        carry_out(once, "wait", OPERATION)
+    assert clock[0] == pytest.approx(PATIENCE_S, abs=5)
+
+
+@pytest.mark.parametrize("away", [502, 503, None])
+def test_an_api_that_never_answered_is_not_waited_for(away: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it waits"))
+    with pytest.raises(CallError):
+        carry_out(Shaky(away, 0), "wait", OPERATION)
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_address_that_is_wrong_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it waits"))
+    for url in ("http://127.0.0.1:1", "htp://127.0.0.1", "127.0.0.1:8000"):
+        assert cli.main(["wait", OPERATION, "--url", url]) == 2
+        assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_page_that_is_no_api_is_said_to_be() -> None:
+    with pytest.raises(CallError, match="not the API"):
+        carry_out(lambda _: httpx.Response(200, text="<html>Welcome</html>"), "wait", OPERATION)
 
 
 @pytest.mark.usefixtures("environment")

@@ -13,11 +13,25 @@ LOG_WAIT_S: Final = 20
 PATIENCE_S: Final = 120
 """How long an API that does not answer is waited for, while an operation goes on."""
 PAUSE_S: Final = 2.0
+AWAY: Final = frozenset({429, 502, 503, 504})
+"""What a proxy or the API answers while it cannot answer yet."""
 PAGE_SIZE: Final = 200
 
 
 class CallError(Exception):
     """A call that was refused or did not get through; the message is for the person who made it."""
+
+
+class AwayError(CallError):
+    """A call that may get through in a moment.
+
+    Args:
+        after_s: when, as far as that is told.
+    """
+
+    def __init__(self, message: str, after_s: float = 0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 class Cloud:
@@ -35,6 +49,7 @@ class Cloud:
             headers={"Accept": "application/vnd.api+json", "User-Agent": "alfa-cloud"},
             transport=transport,
         )
+        self._answered = False
 
     def close(self) -> None:
         """Its connections are closed."""
@@ -44,7 +59,8 @@ class Cloud:
         """The document that a call answers; None where the answer has no body.
 
         Raises:
-            CallError: it was refused, or did not get through.
+            AwayError: it did not get through now.
+            CallError: it was refused, or cannot get through.
         """
         options: dict[str, Any] = {"params": dict(query)} if query else {}
         if body is not None:
@@ -52,10 +68,17 @@ class Cloud:
         try:
             answer = self._http.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CallError(f"{self._http.base_url} does not answer: {error}") from error
+            raise AwayError(f"{self._http.base_url} does not answer: {error}") from error
+        if answer.status_code in AWAY:
+            raise AwayError("\n".join(_problems(answer)), _retry_after(answer))
         if answer.is_error:
             raise CallError("\n".join(_problems(answer)))
-        return answer.json() if answer.content else None
+        try:
+            found = answer.json() if answer.content else None
+        except ValueError as error:
+            raise CallError(f"{self._http.base_url} is not the API: its answer is no JSON.") from error
+        self._answered = True
+        return found
 
     def pages(self, path: str, query: Mapping[str, Any]) -> Iterator[Any]:
         """Every resource of a list.
@@ -92,18 +115,9 @@ class Cloud:
             CallError: there is no such operation, or the API stayed away.
         """
         path = f"/operations/{quote(operation_id, safe='')}/log"
-        after, last_answer = 0, time.monotonic()
+        after = 0
         while True:
-            try:
-                part = self.call("GET", path, query={"after_seq": after, "wait_s": LOG_WAIT_S})
-            except CallError as error:
-                if not isinstance(error.__cause__, httpx.TransportError) or after == last_answer == 0:
-                    raise
-                if time.monotonic() - last_answer > PATIENCE_S:
-                    raise
-                time.sleep(PAUSE_S)
-                continue
-            last_answer = time.monotonic()
+            part = self._read(path, {"after_seq": after, "wait_s": LOG_WAIT_S})
             attributes = part["data"]["attributes"]
             yield attributes
             if attributes["lines"]:
@@ -112,12 +126,30 @@ class Cloud:
                 return
 
     def operation(self, operation_id: str) -> Any:
-        """The resource of an operation.
+        """The resource of an operation; an API that is away for a while is waited for.
 
         Raises:
-            CallError: there is none.
+            CallError: there is none, or the API stayed away.
         """
-        return self.call("GET", f"/operations/{quote(operation_id, safe='')}")["data"]
+        return self._read(f"/operations/{quote(operation_id, safe='')}")["data"]
+
+    def _read(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """A document; an API that has answered before, and is away now, is waited for."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.call("GET", path, query=query)
+            except AwayError as error:
+                pause_s = max(PAUSE_S, error.after_s)
+                if not self._answered or time.monotonic() + pause_s > until:
+                    raise
+                time.sleep(pause_s)
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """The seconds that an answer asks to wait; 0 where it says nothing."""
+    text = answer.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdecimal() else 0
 
 
 def _problems(answer: httpx.Response) -> Iterator[str]:
