@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, ConflictError, HostKeyChangedError, RemoteError
@@ -69,13 +70,24 @@ async def look_at_branch(host: Host, source: Source, branch: Branch) -> str:
 
 
 async def request(session: AsyncSession, server_id: int, branch: Branch, commit: str, caller: Caller) -> Operation:
-    """The operation that builds a branch's commit on a server; the one that is about to, if there is one.
+    """The operation that builds a branch's commit on a server; the one that is about to, if there is one,
+    whatever else was asked for since: a commit needs no second build.
 
     Raises:
         ServerNotFoundError: there is no such server.
     """
     await get_server(session, server_id)
     params = {"branch": branch.value, "commit": commit}
+    await operations.lock_subject(session, server_id)
+    unfinished = select(Operation).where(
+        Operation.kind == OperationKind.BUILD_IMAGE,
+        Operation.server_id == server_id,
+        Operation.state.in_(operations.UNFINISHED),
+        Operation.params == params,
+    )
+    same = await session.scalar(unfinished.order_by(Operation.created_at, Operation.id).limit(1))
+    if same is not None:
+        return same
     operation, _ = await operations.request(
         session, OperationKind.BUILD_IMAGE, caller, server_id=server_id, params=params
     )
