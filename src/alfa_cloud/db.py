@@ -56,12 +56,16 @@ def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     )
 
 
+class DatabaseAwayError(Exception):
+    """The database could not be asked in the middle of something: it goes on where it was, once it is back."""
+
+
 def database_is_away(error: BaseException) -> bool:
     """Whether an error says that the database cannot be reached now, and not that a statement is wrong."""
     if isinstance(error, DBAPIError):
         origin = error.orig.__cause__ if error.orig is not None else None
         return error.connection_invalidated or isinstance(error, InterfaceError) or isinstance(origin, AWAY)
-    return isinstance(error, (*AWAY, OSError, PoolTimeoutError))
+    return isinstance(error, (*AWAY, OSError, PoolTimeoutError, DatabaseAwayError))
 
 
 AWAY = (

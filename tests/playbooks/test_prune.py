@@ -9,7 +9,7 @@ import pytest
 
 from alfa_cloud.errors import CommandFailedError
 from alfa_cloud.playbooks.prune_server import prune_server
-from alfa_cloud.playbooks.steps.prune import is_used
+from alfa_cloud.playbooks.steps.prune import Needed, is_used
 from alfa_cloud.remote import docker
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.docker import Image
@@ -71,8 +71,17 @@ def images(*numbers: int, branch: str = "dev") -> list[str]:
 
 async def run(engine: Docker, *needed: str) -> FakeHost:
     """The playbook's one step, as the runner does it."""
+
+    async def known() -> frozenset[str]:
+        return frozenset(needed)
+
+    return await run_with(engine, known)
+
+
+async def run_with(engine: Docker, needed: Needed) -> FakeHost:
+    """The same, where what is needed may change."""
     host = FakeHost(engine)
-    (step,) = prune_server(REPOSITORY, frozenset(needed)).steps
+    (step,) = prune_server(REPOSITORY, needed).steps
     if not await step.is_satisfied(host):
         await step.apply(host)
         assert await step.is_satisfied(host)
@@ -103,6 +112,35 @@ async def test_what_failed_builds_left_goes_but_for_what_runs() -> None:
     engine = Docker(*images(1), used=(running,), dangling=(running, left))
     await run(engine)
     assert (engine.tags, engine.dangling) == (images(1), [running])
+
+
+async def test_what_is_needed_is_asked_before_each_removal() -> None:
+    """An operation on 1.2 is accepted while the first image goes; another one ends and needs nothing any more."""
+    engine = Docker(*images(1, 2, 3, 4, 5))
+
+    async def needed() -> frozenset[str]:
+        if engine.tags == images(1, 2, 3, 4, 5):
+            return frozenset()
+        return frozenset(images(2)) if len(engine.tags) == 4 else frozenset()
+
+    host = await run_with(engine, needed)
+    assert engine.tags == images(2, 4, 5)
+    assert host.facts["removed"] == images(1, 3)
+
+
+async def test_what_was_not_removed_is_not_reported() -> None:
+    engine = Docker(*images(1, 2, 3, 4))
+    engine.refuse = "alfa:1.2-dev"
+    host = FakeHost(engine)
+
+    async def needed() -> frozenset[str]:
+        return frozenset(images(1)) if "removed" in host.facts else frozenset()
+
+    (step,) = prune_server(REPOSITORY, needed).steps
+    assert not await step.is_satisfied(host)
+    with pytest.raises(CommandFailedError):
+        await step.apply(host)
+    assert host.facts["removed"] == images(2)
 
 
 async def test_an_image_that_cannot_be_removed_is_an_error() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, date, datetime
-from typing import Any
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -13,12 +13,18 @@ from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import ClientStateError
 from alfa_cloud.playbooks.playbook import name_of
 from alfa_cloud.playbooks.steps.facts import Tell
+from alfa_cloud.playbooks.steps.prune import RemoveUnneededImages
 from alfa_cloud.profile import Profile
+from alfa_cloud.remote.docker import Image
+from alfa_cloud.services import fleet_commands
+from alfa_cloud.services.fleet_course import Limits
+from alfa_cloud.services.operations import Caller
 from alfa_cloud.services.plans.make import make_plan
 from alfa_cloud.services.plans.plan import Tools, Work
+from alfa_cloud.services.plans.preview import preview
 from alfa_cloud.specs import AppProfile, OperationKind
 from alfa_cloud.vault import Vault, new_key
-from tests.factories import make_client, make_server
+from tests.factories import make_client, make_operation, make_server
 from tests.fakes import FakeHost
 
 
@@ -78,3 +84,40 @@ async def test_a_new_administrator_needs_a_password_that_is_kept(
                 await make_plan(session, work, tools)
             work = replace(work, params={"changed": ["title"]})
             assert "set_owner_there" not in map(name_of, (await make_plan(session, work, tools)).playbook.steps)
+
+
+async def test_a_prune_sees_what_was_accepted_after_it_began(
+    sessions: SessionFactory, vault: Vault, tools: Tools
+) -> None:
+    async with sessions.begin() as session:
+        server = await make_server(session)
+        client = await make_client(session, vault, server)
+        plan = await make_plan(session, Work(OperationKind.PRUNE_SERVER, None, None, server.id), tools)
+    (step,) = plan.playbook.steps
+    assert isinstance(step, RemoveUnneededImages)
+    assert await step.needed() == {"alfa:1.0.0-master"}
+    async with sessions.begin() as session:
+        values = {"kind": OperationKind.SWITCH_CLIENT, "params": {"image_ref": "alfa:2.0.0-dev"}}
+        await make_operation(session, client_id=client.id, server_id=server.id, **values)
+    assert await step.needed() == {"alfa:1.0.0-master", "alfa:2.0.0-dev"}
+
+
+async def test_the_plan_of_a_prune_names_the_images_that_would_go(
+    sessions: SessionFactory, vault: Vault, tools: Tools
+) -> None:
+    made = [
+        asdict(Image(f"{name}:{n}-dev", f"sha256:{n}", "", "dev", "", 1, f"2026-01-0{n}"))
+        for name in ("alfa", "other")
+        for n in range(1, 6)
+    ]
+    async with sessions.begin() as session:
+        looked_at = datetime.now(UTC) - timedelta(seconds=90)
+        full = await make_server(session, images=made, images_at=looked_at)
+        unknown = await make_server(session)
+        await make_client(session, vault, full, image_ref="alfa:1-dev", former_image_ref="alfa:2-dev")
+        operation = await fleet_commands.prune(session, None, Caller(), limits=Limits())
+        found = await preview(session, operation, tools)
+    first, second = cast("list[dict[str, Any]]", found.extra["would_go"])
+    assert (first["server"], first["images"]) == (full.name, ["alfa:3-dev"])
+    assert 90 <= first["age_s"] < 120
+    assert second == {"server": unknown.name, "server_id": str(unknown.id), "images": [], "age_s": None}

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from alfa_cloud.db import DatabaseAwayError
 from alfa_cloud.errors import (
     AlfaCloudError,
     LeaseLostError,
@@ -120,7 +121,7 @@ class Runner:
                     if self._lease.cancel_requested.is_set() and not self._playbook.past_return(position):
                         raise CancelRequested
                     await self._run_step(position, current)
-        except LeaseLostError:
+        except (LeaseLostError, DatabaseAwayError):
             raise
         except CancelRequested:
             taken_back = "; what was done has been taken back" if self._playbook.undo_on_failure else ""

@@ -16,7 +16,7 @@ from alfa_cloud.remote import docker
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.look import busy_ports, host_to_look_at, list_images
 from alfa_cloud.remote.pool import SshPool
-from alfa_cloud.services.operations import UNFINISHED
+from alfa_cloud.services.operations import UNFINISHED, database_now
 from alfa_cloud.specs import Address, ClientStatus, Layout
 
 LOOK_S: Final = 8.0
@@ -103,6 +103,28 @@ async def needed(session: AsyncSession, server_id: int, repository: str) -> froz
     for params in await session.scalars(select(Operation.params).where(Operation.state.in_(UNFINISHED))):
         names.update(_texts_in(params))
     return frozenset(text if ":" in text else f"{repository}:{text}" for text in names if text)
+
+
+async def would_go(session: AsyncSession, server_ids: Collection[int], repository: str) -> list[dict[str, Any]]:
+    """What a prune would remove from each of these servers, as each was at its last look, and how long ago that was.
+
+    What only a container uses is not known from here: it stays as well.
+    """
+    rows = await session.scalars(select(Server).where(Server.id.in_(server_ids)).order_by(Server.id))
+    now = await database_now(session)
+    found = []
+    for server in rows:
+        here = [image for row in server.images if (image := Image(**row)).tag.rpartition(":")[0] == repository]
+        going = docker.unneeded(here, await needed(session, server.id, repository))
+        found.append(
+            {
+                "server": server.name,
+                "server_id": str(server.id),
+                "images": [image.tag for image in going],
+                "age_s": None if server.images_at is None else round((now - server.images_at).total_seconds()),
+            }
+        )
+    return found
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -160,7 +160,8 @@ async def prune_images(
     """Remove images that nobody needs from all servers, or from one; seconds to a minute each.
 
     What a client runs or ran before its last switch, what an unfinished operation names, and the two newest of each
-    branch stay. The rows of `result` tell what was removed.
+    branch stay. The rows of `result` tell what was removed; the `extra.would_go` of a plan what
+    would be, as far as each server's last look knows.
     """
     return await ask.command(session, fleet_commands.prune(session, server_id, caller, limits=limits))
 

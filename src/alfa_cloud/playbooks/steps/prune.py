@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import asdict, dataclass, field
 
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.playbooks.steps.ownership import check_docker
@@ -12,18 +12,23 @@ from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.look import list_images
 
+Needed = Callable[[], Awaitable[frozenset[str]]]
+"""REPOSITORY:TAG of the images that somebody needs now."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class RemoveUnneededImages(Step):
     """The app's images that nobody needs are gone, and what failed builds left.
 
     Args:
         repository: whose images are ours; no other is ever touched.
-        needed: REPOSITORY:TAG of those that stay, whatever else there is.
+        needed: those that stay, whatever else there is; asked anew before each removal, for others may be accepted
+            meanwhile that need an image. What was needed once stays, this time.
     """
 
     repository: str
-    needed: frozenset[str]
+    needed: Needed
+    _stay: set[str] = field(default_factory=set, init=False)
 
     def __str__(self) -> str:
         return "Remove images that nobody needs"
@@ -32,6 +37,7 @@ class RemoveUnneededImages(Step):
         await check_docker(host)
         images = await list_images(host, self.repository)
         used = await used_by_containers(host)
+        self._stay |= await self.needed()
         dangling = (await host.run(docker.list_dangling())).text.split()
         await host.report(images=[asdict(image) for image in images])
         return not self._unneeded(images, used) and all(is_used(id_, used) for id_ in dangling)
@@ -39,15 +45,16 @@ class RemoveUnneededImages(Step):
     async def apply(self, host: Host) -> None:
         images = self._unneeded(await list_images(host, self.repository), await used_by_containers(host))
         free_bytes = await self._free_bytes(host)
-        before = host.facts.get("removed", [])
-        await host.report(removed=sorted({*before, *(image.tag for image in images)}))
         for image in images:
-            await host.run(docker.remove_image(image.tag))
+            self._stay |= await self.needed()
+            if image.tag not in self._stay:
+                await host.report(removed=sorted({*host.facts.get("removed", []), image.tag}))
+                await host.run(docker.remove_image(image.tag))
         await host.run(docker.prune_dangling())
         await host.report(freed_bytes=max(0, await self._free_bytes(host) - free_bytes))
 
     def _unneeded(self, images: list[Image], used: Collection[str]) -> list[Image]:
-        found = docker.unneeded(images, self.needed)
+        found = docker.unneeded(images, self._stay)
         return [image for image in found if image.tag not in used and not is_used(image.digest, used)]
 
     async def _free_bytes(self, host: Host) -> int:

@@ -14,7 +14,7 @@ from alfa_cloud.errors import RemoteError, StepFailedError
 from alfa_cloud.models import Operation
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.remote.host import Host
-from alfa_cloud.services import fleet
+from alfa_cloud.services import fleet, images
 from alfa_cloud.services.fleet_record import Record
 from alfa_cloud.services.plans.make import make_plan
 from alfa_cloud.services.plans.plan import Site, Tools, Work
@@ -55,7 +55,7 @@ async def preview(session: AsyncSession, operation: Operation, tools: Tools) -> 
     """
     kind = OperationKind(operation.kind)
     if kind in FLEET_KINDS:
-        return await _fleet_preview(session, operation)
+        return await _fleet_preview(session, operation, tools)
     plan = await make_plan(session, Work.of(operation, tools.vault), tools)
     return Preview(
         kind,
@@ -84,17 +84,21 @@ async def look(found: Preview, host: Host) -> tuple[str, ...]:
     return tuple(blocks)
 
 
-async def _fleet_preview(session: AsyncSession, operation: Operation) -> Preview:
+async def _fleet_preview(session: AsyncSession, operation: Operation, tools: Tools) -> Preview:
     """What a fleet command would do: its targets in their order, and why some of them would not be taken."""
     kind = OperationKind(operation.kind)
     rows = Record(operation).rows
-    blocked = await fleet.blocks(session, operation)
+    extra: dict[str, object] = {"blocks": await fleet.blocks(session, operation)}
+    extra["max_parallel"] = (await fleet.course_of(session, operation, rows)).max_parallel
+    if kind is OperationKind.PRUNE:
+        servers = {int(row.server_id) for row in rows}
+        extra["would_go"] = await images.would_go(session, servers, tools.profile.app.image)
     return Preview(
         kind,
         steps=tuple(row.name for row in rows),
         clients=tuple(int(row.client_id) for row in rows if row.client_id),
         took_before_s=await took_before(session, kind, operation.server_id),
-        extra={"blocks": blocked, "max_parallel": (await fleet.course_of(session, operation, rows)).max_parallel},
+        extra=extra,
     )
 
 
