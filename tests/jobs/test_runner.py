@@ -182,6 +182,55 @@ async def test_a_wish_to_cancel_is_read_between_steps(run: Run, lease: Lease) ->
     assert "apply a" not in history
 
 
+@dataclass
+class Slow(Ensure):
+    """A step whose taking back takes its time."""
+
+    undo_s: ClassVar[float] = 0.2
+    takes_s: float = 60
+
+    async def undo(self, host: Host) -> None:
+        await super().undo(host)
+        await asyncio.sleep(self.takes_s)
+        self.history.append(f"undone {self.title}")
+
+
+@dataclass
+class Patient(Slow):
+    """One that is given the time."""
+
+    undo_s: ClassVar[float] = 60
+    takes_s: float = 0.5
+
+
+async def test_each_step_has_its_own_time_to_be_taken_back(
+    sessions: SessionFactory, run: Run, journal: Journal
+) -> None:
+    history: list[str] = []
+    broken = Ensure("d", history, errors=[StepFailedError("no", code="no")])
+    await run(Ensure("a", history), Slow("b", history), Patient("c", history), broken)
+    assert history[-5:] == ["undo d", "undo c", "undone c", "undo b", "undo a"]
+    assert await states(sessions) == ["undone", "failed", "undone", "failed"]
+    assert journal.warnings == ["Take back: b took longer than 0.2 s; something may be left."]
+
+
+async def test_a_cancel_between_two_steps_takes_back_none_that_was_not_begun(
+    sessions: SessionFactory, run: Run, lease: Lease
+) -> None:
+    history: list[str] = []
+
+    class Cancelled(Ensure):
+        async def apply(self, host: Host) -> None:
+            await super().apply(host)
+            lease.cancel_requested.set()
+
+    failure = await run(Cancelled("a", history), Ensure("b", history))
+    assert failure is not None
+    assert failure.code == "cancelled"
+    assert history == ["apply a", "undo a"]
+    assert await states(sessions) == ["undone", "pending"]
+
+
 async def test_a_lost_lease_stops_without_another_word(
     sessions: SessionFactory, held: Claim, run: Run, journal: Journal
 ) -> None:

@@ -26,9 +26,6 @@ from alfa_cloud.specs import StepState
 
 log = structlog.get_logger()
 
-UNDO_S: Final = 600.0
-"""How long taking back may go on past the operation's deadline."""
-
 MAX_MESSAGE: Final = 2_000
 
 ADVICE: Final = {
@@ -120,6 +117,7 @@ class Runner:
                     step = str(current)
                     if self._lease.cancel_requested.is_set() and not self._playbook.past_return(position):
                         raise CancelRequested
+                    self._touched = max(self._touched, position)
                     await self._run_step(position, current)
         except (LeaseLostError, DatabaseAwayError):
             raise
@@ -133,37 +131,39 @@ class Runner:
         else:
             return None
         await self._journal.note(failure.message)
-        await self._journal.step(position, StepState.FAILED, None, self._progress(position))
+        if position <= self._touched:
+            await self._journal.step(position, StepState.FAILED, None, self._progress(position))
         await self._record_failure(failure)
-        self._touched = max(self._touched, position)
         await self.undo(step)
         return failure
 
     async def undo(self, failed: str | None) -> None:
         """Take back every step that was begun in any attempt, last first; what can't be is said in the log.
 
+        It goes on past the operation's deadline: each step has a time of its own.
+
         Args:
             failed: the title of the step that failed; it stays `failed`, the others are `undone`.
         """
         if not self._playbook.undo_on_failure or self._playbook.past_return(self._touched):
             return
-        try:
-            async with asyncio.timeout(UNDO_S):
-                for place in range(self._touched, -1, -1):
-                    step = self._playbook.steps[place]
-                    if type(step).undo is not Step.undo:
-                        await self._undo_step(place, step, failed=str(step) == failed)
-        except TimeoutError:
-            await self._journal.warn(f"Taking back took longer than {UNDO_S:g} s; something may be left on the server.")
+        for place in range(self._touched, -1, -1):
+            step = self._playbook.steps[place]
+            if type(step).undo is not Step.undo:
+                await self._undo_step(place, step, failed=str(step) == failed)
 
     async def _undo_step(self, place: int, step: Step, *, failed: bool) -> None:
         title = f"Take back: {step}"
         try:
             await self._journal.step(place, StepState.RUNNING, title, self._progress(place))
-            await self._patiently(lambda: step.undo(self._host))
+            async with asyncio.timeout(step.undo_s):
+                await self._patiently(lambda: step.undo(self._host))
             state = StepState.FAILED if failed else StepState.UNDONE
         except LeaseLostError:
             raise
+        except TimeoutError:
+            await self._journal.warn(f"{title} took longer than {step.undo_s:g} s; something may be left.")
+            state = StepState.FAILED
         except Exception as error:
             if not isinstance(error, AlfaCloudError):
                 log.exception("undo_failed_unexpectedly", step=str(step))

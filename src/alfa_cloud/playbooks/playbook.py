@@ -19,6 +19,9 @@ class Step(Protocol):
     looks_only: ClassVar[bool] = False
     """Whether it never changes anything: its look is all of it."""
 
+    undo_s: ClassVar[float] = 600
+    """How long taking it back may go on: longer than the commands that it takes."""
+
     async def is_satisfied(self, host: Host) -> bool:
         """Look, change nothing: whether it holds already."""
 

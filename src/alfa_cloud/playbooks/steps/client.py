@@ -32,6 +32,7 @@ LOG_TAIL_LINES = 30
 class EnsureFolder(Step):
     """The client's folder is there and bears its mark."""
 
+    undo_s: ClassVar[float] = 900
     spec: ClientSpec
 
     def __str__(self) -> str:

@@ -24,6 +24,8 @@ from alfa_cloud.specs import ClientSpec, DatabaseEngine
 SPACE_FACTOR: Final = 2.2
 """Of the data: a dump that does not shrink, and what is made of it meanwhile."""
 MAX_NAMED: Final = 5
+RESTORE_S: Final = dump.DEADLINE_S + dump.COUNT_S + 1200.0
+"""How long `restore` may take, with the commands around it."""
 
 
 async def table_counts(host: Host, spec: ClientSpec) -> dict[str, int]:
