@@ -48,6 +48,10 @@ class FakeHost:
         """The status of a detached command that was run."""
         return self.statuses.get(name)
 
+    async def detached_began(self, name: str) -> bool:
+        """Whether a detached command was run."""
+        return name in self.statuses
+
     async def stop_detached(self, name: str) -> None:
         """Nothing runs here."""
 

@@ -2,7 +2,7 @@ r"""Commands that outlive the connection: the scripts that start, follow, watch 
 
 `OPERATION_DIR/NAME/` holds `lock` (held by the command and all that it started), `started` (process, fence, time),
 `output` (both streams, as printed) and at the end `status` (exit status, seconds). `OPERATION_DIR/fence` is the highest
-fence that asked. Status file: done. Lock held: running. Started and neither: died. None of them: absent.
+fence that asked. Status file: done. Lock held: running. Started and neither, or `NAME.died-1`: died. Else: absent.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ look() {
     if [ -e "$run/status" ]; then read -r code spent <"$run/status"; echo "done $(size) $code $spent"
     elif [ -e "$run/lock" ] && ! free; then echo "running $(size) 0 0"
     elif [ -e "$run/status" ]; then look
-    elif [ -e "$run/started" ]; then echo "died $(size) 0 0"
+    elif [ -e "$run/started" ] || [ -e "$run.died-1" ]; then echo "died $(size) 0 0"
     else echo "absent 0 0 0"; fi
 }
 """

@@ -103,6 +103,13 @@ class Host(Protocol):
             HostUnreachableError, ConnectionLostError, LeaseLostError: see `run`.
         """
 
+    async def detached_began(self, name: str) -> bool:
+        """Whether this operation's detached command of that name was ever started, whatever became of it.
+
+        Raises:
+            HostUnreachableError, ConnectionLostError, LeaseLostError: see `run`.
+        """
+
     async def stop_detached(self, name: str) -> None:
         """This operation's detached command of that name does not run: asked to end, and killed after 10 s.
 

@@ -38,6 +38,10 @@ class Nowhere:
     async def detached_status(self, name: str) -> int | None:
         """None: nothing runs."""
 
+    async def detached_began(self, name: str) -> bool:
+        """False: nothing runs."""
+        return False
+
     async def stop_detached(self, name: str) -> None:
         """Nothing runs."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, ConnectionLostError
 from alfa_cloud.remote import detached
 from alfa_cloud.remote.command import Command
-from alfa_cloud.remote.detached import State
+from alfa_cloud.remote.detached import Look, State
 from alfa_cloud.remote.follow import TIMED_OUT, DetachedRun
 from alfa_cloud.remote.host import LineSink, Result
 from alfa_cloud.remote.link import TRANSFER_WINDOW, RemoteProcess
@@ -126,10 +126,23 @@ class SshHost:
             RemoteError: see `Host.detached_status`.
             LeaseLostError: this worker was replaced.
         """
+        look = await self._look(name)
+        return look.exit_status if look.state is State.DONE else None
+
+    async def detached_began(self, name: str) -> bool:
+        """See `Host.detached_began`.
+
+        Raises:
+            RemoteError: see `Host.detached_began`.
+            LeaseLostError: this worker was replaced.
+        """
+        return (await self._look(name)).state is not State.ABSENT
+
+    async def _look(self, name: str) -> Look:
         look = detached.parse_look((await self._run(detached.status(self._operation_dir, name))).stdout)
         if look is None:
             raise ConnectionLostError(f"The server did not say what became of {name}.")
-        return look.exit_status if look.state is State.DONE else None
+        return look
 
     async def stop_detached(self, name: str) -> None:
         """See `Host.stop_detached`.
