@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alfa_cloud.playbooks.playbook import Playbook, Step
-from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, Migrate, WaitHealthy
+from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, WaitHealthy
 from alfa_cloud.playbooks.steps.data import CheckDumpSpace, EnsureDump, RemoveDump
 from alfa_cloud.playbooks.steps.demo import BringBack, CheckDump, Seed
 from alfa_cloud.playbooks.steps.facts import Tell
@@ -11,11 +11,14 @@ from alfa_cloud.playbooks.steps.migration import (
     CheckSpace,
     DumpBehindPage,
     LiftPage,
+    MigrateAlone,
     ShowPage,
+    StartAgain,
+    StopContainers,
     WaitFormerHealthy,
     WaitQuiet,
 )
-from alfa_cloud.playbooks.steps.rollout import RollOut
+from alfa_cloud.playbooks.steps.rollout import RollOut, WaitBesideHealthy
 from alfa_cloud.playbooks.steps.server import CheckOwnership
 from alfa_cloud.playbooks.steps.web import WaitAnswering
 from alfa_cloud.specs import ClientSpec, CloudSettings
@@ -60,9 +63,12 @@ def restore_before_demo(
         ShowPage(rollout),
         WaitFormerHealthy(rollout),
         WaitQuiet(rollout),
+        StopContainers(rollout),
         DumpBehindPage(rollout, fresh),
         BringBack(rollout, settings, dump, fresh),
-        Migrate(spec),
+        MigrateAlone(rollout),
+        StartAgain(rollout),
+        WaitBesideHealthy(rollout),
         EnsureCloudSettings(spec, rollout.secrets.database_password, settings),
         WaitAnswering(spec),
     ]

@@ -13,6 +13,8 @@ from alfa_cloud.playbooks.steps.migration import (
     LiftPage,
     MigrateData,
     ShowPage,
+    StartAgain,
+    StopContainers,
     WaitFormerHealthy,
     WaitQuiet,
 )
@@ -41,6 +43,7 @@ def migrate_client(rollout: RollOut, settings: CloudSettings, *, dump: str, min_
         CheckOwnership(rollout.before),
         CheckSpace(CheckDumpSpace(rollout.before, dump, min_free_bytes)),
         *_behind_page(rollout, settings, dump),
+        StartAgain(rollout),
         WaitBesideHealthy(rollout),
         *_before_lifting(rollout, settings),
     ]
@@ -68,10 +71,10 @@ def switch_and_migrate(
         CheckSpace(CheckDumpSpace(rollout.before, dump, min_free_bytes)),
         image,
         *([NoteDrift(rollout)] if note_drift else []),
-        ClearBeside(rollout, paged=True),
+        ClearBeside(rollout),
         EnsureServices(rollout),
-        StartBeside(rollout),
         *_behind_page(rollout, old, dump),
+        StartBeside(rollout),
         WaitBesideHealthy(rollout),
         PointProxy(rollout, paged=True),
         *_before_lifting(rollout, new),
@@ -85,6 +88,7 @@ def _behind_page(rollout: RollOut, settings: CloudSettings, dump: str) -> list[S
         ShowPage(rollout),
         WaitFormerHealthy(rollout),
         WaitQuiet(rollout),
+        StopContainers(rollout),
         DumpBehindPage(rollout, dump),
         MigrateData(rollout, settings, dump),
     ]

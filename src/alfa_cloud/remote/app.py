@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from alfa_cloud.remote import docker
+from alfa_cloud.remote import compose, docker
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import ClientSpec, Secret
 
+MIGRATION: Final = "migrate"
+"""The name of an operation's detached migration."""
 HEALTH_S: Final = 5.0
 """How long one answer of the health path may take."""
 
@@ -51,7 +53,12 @@ def parse_count(text: str) -> int:
 
 def migrate(spec: ClientSpec) -> Command:
     """The client's database has the tables of its version; started once in an operation."""
-    return docker.execute(spec.container, spec.app.migrate, timeout_s=spec.app.migrate_deadline_s, detached="migrate")
+    return docker.execute(spec.container, spec.app.migrate, timeout_s=spec.app.migrate_deadline_s, detached=MIGRATION)
+
+
+def migrate_alone(spec: ClientSpec) -> Command:
+    """The same, in a container of its own, while the client's does not run; started once in an operation."""
+    return compose.run_alone(spec, spec.app.migrate, timeout_s=spec.app.migrate_deadline_s, detached=MIGRATION)
 
 
 def set_owner_password(spec: ClientSpec, password: Secret) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Final
 
 import yaml
@@ -9,6 +10,25 @@ import yaml
 from alfa_cloud.remote import docker
 from alfa_cloud.remote.command import Command
 from alfa_cloud.specs import ClientSecrets, ClientSpec, DatabaseEngine, fingerprint
+
+# Docker may be about to remove it by itself, which a second removal does not wait for.
+GONE: Final = r"""
+set -u
+name=$1 label=$2; shift 2
+gone() {
+    turn=0
+    while found=$(docker container ls --all --quiet --filter "label=$label" --filter "name=^$name\$") || exit 1
+        [ -n "$found" ]; do
+        [ "$turn" -lt 20 ] || { echo "$name cannot be removed" >&2; exit 6; }
+        docker container rm --force -- $found >/dev/null 2>&1 || sleep 1
+        turn=$((turn + 1))
+    done
+}
+gone
+"""
+ALONE: Final = GONE + 'exec "$@"\n'
+# A program that was killed may have asked Docker for the container just before.
+END_ALONE: Final = GONE + "sleep 1\ngone\n"
 
 CONNECTIONS: Final = {DatabaseEngine.MARIADB: ("mysql", 3306), DatabaseEngine.POSTGRESQL: ("pgsql", 5432)}
 """Laravel's names of the database systems, and their ports."""
@@ -83,6 +103,34 @@ def path(spec: ClientSpec) -> str:
 def escape(value: str) -> str:
     """The value with `$` doubled, which Compose would interpolate."""
     return value.replace("$", "$$")
+
+
+def run_alone(spec: ClientSpec, argv: tuple[str, ...], **options: Any) -> Command:
+    """Run a program in a container of its own, made as the client's is but for its ports; what is left of one goes.
+
+    The image's entrypoint, which may start a queue and more, is not run.
+    """
+    program = (
+        "docker", "compose", f"--project-name={spec.project}", f"--file={path(spec)}", "--progress=plain",
+        "run", "--rm", "--no-deps", "--no-TTY", f"--name={alone(spec)}", f"--entrypoint={shlex.quote(argv[0])}",
+        spec.service, *argv[1:],
+    )  # fmt: skip
+    return Command(("sh", "-c", ALONE, "alfa-alone", alone(spec), label(spec), *program), sudo=True, **options)
+
+
+def end_alone(spec: ClientSpec) -> Command:
+    """Nothing is left of such a container; the program that made it was ended before."""
+    return Command(("sh", "-c", END_ALONE, "alfa-alone", alone(spec), label(spec)), sudo=True, timeout_s=120)
+
+
+def alone(spec: ClientSpec) -> str:
+    """The name of that container."""
+    return f"{spec.project}-alone"
+
+
+def label(spec: ClientSpec) -> str:
+    """What the client's containers bear."""
+    return f"{LABEL_CLIENT}={spec.uid}"
 
 
 def up(spec: ClientSpec) -> Command:

@@ -138,6 +138,11 @@ def stop_container(name: str) -> Command:
     return Command(("docker", "container", "stop", "--time=30", "--", name), sudo=True, timeout_s=90)
 
 
+def start_container(name: str) -> Command:
+    """The container runs."""
+    return Command(("docker", "container", "start", "--", name), sudo=True, timeout_s=90)
+
+
 def restart_container(name: str) -> Command:
     """The container was stopped, within 30 s or by force, and started; once in an operation."""
     argv = ("docker", "container", "restart", "--time=30", "--", name)

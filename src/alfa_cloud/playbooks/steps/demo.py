@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from alfa_cloud.errors import CommandFailedError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
-from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, ended_well
-from alfa_cloud.playbooks.steps.data import read_manifest, restore
+from alfa_cloud.playbooks.steps.client import ended_well
+from alfa_cloud.playbooks.steps.data import RESTORE_S, read_manifest, restore
+from alfa_cloud.playbooks.steps.migration import MigrateAlone, bring_back
 from alfa_cloud.playbooks.steps.rollout import RollOut, lifted
 from alfa_cloud.remote import demo
 from alfa_cloud.remote.command import Command
@@ -77,6 +79,7 @@ class BringBack(Step):
         fresh: the name of the one that was made in this operation, behind the page.
     """
 
+    undo_s: ClassVar[float] = RESTORE_S
     rollout: RollOut
     settings: CloudSettings = field(repr=False)
     name: str
@@ -92,10 +95,9 @@ class BringBack(Step):
         await restore(host, self.rollout.before, self.name)
 
     async def undo(self, host: Host) -> None:
+        if not await host.detached_began(f"restore-{self.name}"):
+            return
         self.rollout.data_at_risk = True
-        spec = self.rollout.before
+        await MigrateAlone(self.rollout).undo(host)
         await host.stop_detached(f"restore-{self.name}")
-        if await host.detached_status(f"restore-{self.fresh}") != 0:
-            await restore(host, spec, self.fresh)
-        await EnsureCloudSettings(spec, self.rollout.secrets.database_password, self.settings).apply(host)
-        self.rollout.data_at_risk = False
+        await bring_back(host, self.rollout, self.fresh, self.settings)

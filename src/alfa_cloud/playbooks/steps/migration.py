@@ -1,26 +1,30 @@
-"""Steps of a migration behind a page: nobody writes from the dump to the end, so that a restore loses nothing."""
+"""Steps of a migration behind a page: nobody writes from the dump to the end, so that a restore loses nothing.
+
+The page keeps visitors away; the client's containers are stopped, for their queues and schedulers write as well. The
+migration runs in a container of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
 from alfa_cloud.errors import StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
-from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, Migrate, WaitHealthy
-from alfa_cloud.playbooks.steps.data import CheckDumpSpace, EnsureDump, RemoveDump, restore
+from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, Migrate, WaitHealthy, ended_well
+from alfa_cloud.playbooks.steps.data import RESTORE_S, CheckDumpSpace, EnsureDump, RemoveDump, restore
 from alfa_cloud.playbooks.steps.ownership import find_container
 from alfa_cloud.playbooks.steps.rollout import LIFTED, POLL_S, QUIET_S, RollOut, lifted, under_page, wait_quiet
 from alfa_cloud.playbooks.steps.web import EnsurePage, EnsureVirtualHost, RemovePage, has_certificate
-from alfa_cloud.remote import app, docker, dump
+from alfa_cloud.remote import app, compose, docker, dump
+from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import ClientSpec, CloudSettings
 
-ENDED_BY_SIGNAL: Final = 124
-"""From here on an exit status means that the program was ended, and that its child in a container may live on."""
 REQUESTS_S: Final = 30.0
 SERVED_LOOKS: Final = 40
+RUNNING: Final = ("running", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class ShowPage(Step):
 
     async def apply(self, host: Host) -> None:
         paged = under_page((await self.rollout.places(host)).present)
+        await host.report(page_shown=True)
         await EnsurePage(paged).apply(host)
         await EnsureVirtualHost(paged).apply(host)
 
@@ -72,7 +77,8 @@ class ShowPage(Step):
         if self.rollout.data_at_risk:
             raise StepFailedError(
                 "The maintenance page stays, for the client's data could not be brought back; its dump is kept in "
-                f"{dump.folder(present)}. Mend the cause and restore it, then disable the maintenance.",
+                f"{dump.folder(present)}, and its container stopped. Mend the cause and restore it, reboot the client, "
+                "then disable the maintenance.",
                 code="data_not_restored",
             )
         await show(host, present)
@@ -121,6 +127,86 @@ class WaitQuiet(Check):
 
 
 @dataclass(frozen=True, slots=True)
+class StopContainers(Step):
+    """The client's containers do not run: their queues and schedulers write, too, and nginx's page stops neither.
+
+    Taken back, they run again, unless the client's data could not be brought back: then nobody may write to it.
+    """
+
+    rollout: RollOut
+
+    def __str__(self) -> str:
+        return "Stop the container"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        if await lifted(host) or await host.detached_status(app.MIGRATION) == 0:
+            return True
+        return not [one for one in await _containers(host, self.rollout) if one.status in RUNNING]
+
+    async def apply(self, host: Host) -> None:
+        await stop_containers(host, self.rollout)
+
+    async def undo(self, host: Host) -> None:
+        if self.rollout.data_at_risk:
+            return
+        for one in await _containers(host, self.rollout):
+            await host.run(docker.start_container(one.name))
+
+
+async def _containers(host: Host, rollout: RollOut) -> list[docker.Container]:
+    """What there is of the client's containers."""
+    places = await rollout.places(host)
+    found = [await find_container(host, spec) for spec in dict.fromkeys((places.present, places.target))]
+    return [one for one in found if one is not None]
+
+
+async def stop_containers(host: Host, rollout: RollOut) -> None:
+    """None of the client's containers runs."""
+    for one in await _containers(host, rollout):
+        await host.run(docker.stop_container(one.name))
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgain(Step):
+    """The client's container runs, as it is."""
+
+    rollout: RollOut
+
+    def __str__(self) -> str:
+        return "Start the container"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        found = await find_container(host, (await self.rollout.places(host)).target)
+        return found is not None and found.status in RUNNING
+
+    async def apply(self, host: Host) -> None:
+        await host.run(docker.start_container((await self.rollout.places(host)).target.container))
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateAlone(Step):
+    """The database has the tables of the application's version, by a container of its own; taken back, that is gone."""
+
+    rollout: RollOut
+
+    def __str__(self) -> str:
+        return str(Migrate(self.rollout.after))
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return await lifted(host) or await ended_well(host, await self._command(host))
+
+    async def apply(self, host: Host) -> None:
+        await host.run(await self._command(host))
+
+    async def _command(self, host: Host) -> Command:
+        return app.migrate_alone((await self.rollout.places(host)).target)
+
+    async def undo(self, host: Host) -> None:
+        await host.stop_detached(app.MIGRATION)
+        await host.run(compose.end_alone(self.rollout.before))
+
+
+@dataclass(frozen=True, slots=True)
 class DumpBehindPage(Step):
     """A verified dump of the client's database lies on its server; taken back, it goes once the data is safe."""
 
@@ -155,42 +241,43 @@ class MigrateData(Step):
         name: the dump's.
     """
 
+    undo_s: ClassVar[float] = RESTORE_S
     rollout: RollOut
     settings: CloudSettings = field(repr=False)
     name: str
 
     def __str__(self) -> str:
-        return str(Migrate(self.rollout.after))
+        return str(self._step)
+
+    @property
+    def _step(self) -> MigrateAlone:
+        return MigrateAlone(self.rollout)
 
     async def is_satisfied(self, host: Host) -> bool:
-        target = (await self.rollout.places(host)).target
-        if not await lifted(host) and not await Migrate(target).is_satisfied(host):
+        if not await self._step.is_satisfied(host):
             return False
         await host.report(migrated=True)
         return True
 
     async def apply(self, host: Host) -> None:
-        await Migrate((await self.rollout.places(host)).target).apply(host)
+        await self._step.apply(host)
 
     async def undo(self, host: Host) -> None:
-        self.rollout.data_at_risk = True
-        await self._end(host)
-        before = self.rollout.before
-        if await host.detached_status(f"restore-{self.name}") != 0:
-            await restore(host, before, self.name)
-        await EnsureCloudSettings(before, self.rollout.secrets.database_password, self.settings).apply(host)
-        await host.report(migrated=False)
-        self.rollout.data_at_risk = False
-
-    async def _end(self, host: Host) -> None:
-        """Nothing of the migration runs, neither here nor in the container."""
-        status = await host.detached_status("migrate")
-        await host.stop_detached("migrate")
-        if status is not None and status < ENDED_BY_SIGNAL:
+        if not await host.detached_began(app.MIGRATION):
             return
-        target = (await self.rollout.places(host)).target
-        if await find_container(host, target) is not None:
-            await host.run(docker.restart_container(target.container))
+        self.rollout.data_at_risk = True
+        await host.report(migrated=False)
+        await self._step.undo(host)
+        await bring_back(host, self.rollout, self.name, self.settings)
+
+
+async def bring_back(host: Host, rollout: RollOut, dump_name: str, settings: CloudSettings) -> None:
+    """The client's database is as a dump has it, once in an operation; from here on its data is not at risk."""
+    await stop_containers(host, rollout)
+    if await host.detached_status(f"restore-{dump_name}") != 0:
+        await restore(host, rollout.before, dump_name)
+    await EnsureCloudSettings(rollout.before, rollout.secrets.database_password, settings).apply(host)
+    rollout.data_at_risk = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +297,8 @@ class WaitFormerHealthy(Step):
         del host
 
     async def undo(self, host: Host) -> None:
-        present = (await self.rollout.places(host)).present
-        short = replace(present.app, health_deadline_s=min(30.0, present.app.health_deadline_s))
-        await WaitHealthy(replace(present, app=short)).apply(host)
+        if not self.rollout.data_at_risk:
+            await WaitHealthy((await self.rollout.places(host)).present).apply(host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
+from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, StepFailedError
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.playbooks.steps.client import EnsureComposeFile, EnsureContainer, SetOwner, WaitHealthy
 from alfa_cloud.playbooks.steps.ownership import find_container
@@ -90,7 +91,7 @@ class RollOut:
         present, wanted = (there, beside(self.after)) if moved else (here, self.after)
         found = await find_container(host, present)
         as_wanted = found is not None and found.labels.get(docker.LABEL_SPEC) == self.label(wanted)
-        stays = self.in_place or (as_wanted and not self.restart)
+        stays = self.in_place or (as_wanted and (moved or not self.restart))
         return Places(present, wanted if stays else beside(wanted))
 
     def label(self, spec: ClientSpec) -> str:
@@ -100,14 +101,9 @@ class RollOut:
 
 @dataclass(frozen=True, slots=True)
 class ClearBeside(Step):
-    """Nothing but the container that is to take over stands in the place beside the present one.
-
-    Args:
-        paged: whether a page is before the client meanwhile.
-    """
+    """Nothing but the container that is to take over stands in the place beside the present one."""
 
     rollout: RollOut
-    paged: bool = False
 
     def __str__(self) -> str:
         return "Clear the place beside the present container"
@@ -119,11 +115,7 @@ class ClearBeside(Step):
 
     async def apply(self, host: Host) -> None:
         places = await self.rollout.places(host)
-        present = under_page(places.present) if self.paged else places.present
-        if present.page:
-            await EnsurePage(present).apply(host)
-        if not await EnsureVirtualHost(present).is_satisfied(host):
-            await EnsureVirtualHost(present).apply(host)
+        await point_to(host, places.present)
         await wait_quiet(host, places.target.port, DRAIN_S)
         await host.run(docker.remove_container(places.target.container))
 
@@ -175,8 +167,27 @@ class StartBeside(Step):
         await (await self._step(host)).apply(host)
 
     async def undo(self, host: Host) -> None:
-        if not (await self.rollout.places(host)).stays:
-            await (await self._step(host)).undo(host)
+        places = await self.rollout.places(host)
+        if places.stays:
+            return
+        if not await shows(host, places.present):
+            await self._point_back(host, places)
+        if host.facts.get("slot", places.present.slot) != places.present.slot:
+            await host.report(slot=places.present.slot)
+        await (await self._step(host)).undo(host)
+
+    async def _point_back(self, host: Host, places: Places) -> None:
+        """nginx has the present place; where it cannot, the container that it may have is left as it is."""
+        try:
+            await point_to(host, places.present)
+        except (CommandFailedError, CommandTimeoutError, StepFailedError) as error:
+            if await shows(host, places.target):
+                await host.report(slot=places.target.slot)
+            raise StepFailedError(
+                f"nginx could not be pointed back to {places.present.container}, so {places.target.container} was "
+                f"left as it is: {error.detail}",
+                code="proxy_not_back",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +305,27 @@ class EnsureOneService(Step):
 
     async def apply(self, host: Host) -> None:
         await (await self._step(host)).apply(host)
+
+
+async def shows(host: Host, spec: ClientSpec) -> bool:
+    """Whether nginx has the client in this place, be it under a page."""
+    for one in {spec, under_page(spec)}:
+        if await EnsureVirtualHost(one).is_satisfied(host):
+            return True
+    return False
+
+
+async def point_to(host: Host, spec: ClientSpec) -> None:
+    """nginx has the client in this place, under the page that this operation has shown, if it has.
+
+    Raises:
+        CommandFailedError, CommandTimeoutError, StepFailedError: it could not be brought about.
+    """
+    spec = under_page(spec) if host.facts.get("page_shown") else spec
+    if spec.page:
+        await EnsurePage(spec).apply(host)
+    if not await EnsureVirtualHost(spec).is_satisfied(host):
+        await EnsureVirtualHost(spec).apply(host)
 
 
 async def lifted(host: Host) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -18,6 +20,7 @@ from alfa_cloud.sandbox.practice.engine import DockerError, Engine
 PROJECT: Final = "com.docker.compose.project"
 SERVICE: Final = "com.docker.compose.service"
 HASH: Final = "com.docker.compose.config-hash"
+ONE_OFF: Final = "com.docker.compose.oneoff"
 GLOBAL: Final = ("--project-name", "-p", "--file", "-f", "--project-directory", "--progress", "--ansi", "--env-file")
 VALUED: Final = (
     "--timeout",
@@ -50,8 +53,8 @@ def compose(engine: Engine, call: Call, argv: list[str]) -> int:
         call.out(f"{words}\n" if short else f"Docker Compose version v{words}\n")
         return 0
     path = Path(call.cwd, outer.get("--file", "-f", default="compose.yaml"))
-    if verb == "exec":
-        return _exec(engine, call, compose_file.load(path, outer.get("--project-name", "-p")), rest)
+    if verb in ALONE:
+        return ALONE[verb](engine, call, compose_file.load(path, outer.get("--project-name", "-p")), rest)
     if verb not in HANDLERS:
         call.err(f'unknown docker command: "compose {verb}"\n')
         return 1
@@ -68,7 +71,9 @@ def containers_of(engine: Engine, project: Project, services: list[str] | None =
     return [
         container
         for container in engine.state.containers
-        if container.labels.get(PROJECT) == project.name and (not services or container.labels.get(SERVICE) in services)
+        if container.labels.get(PROJECT) == project.name
+        and container.labels.get(ONE_OFF) == "False"
+        and (not services or container.labels.get(SERVICE) in services)
     ]
 
 
@@ -132,7 +137,7 @@ def _converge(engine: Engine, call: Call, project: Project, service: Service, gi
     return container
 
 
-def _create(engine: Engine, project: Project, service: Service, mark: str) -> Container:
+def _create(engine: Engine, project: Project, service: Service, mark: str, *, one_off: bool = False) -> Container:
     """A new container of a service.
 
     Raises:
@@ -146,7 +151,7 @@ def _create(engine: Engine, project: Project, service: Service, mark: str) -> Co
                 f'container "{other.id}". You have to remove (or rename) that container to be able to reuse that name.'
             )
         image = state.image(service.image)
-        own = {PROJECT: project.name, SERVICE: service.name, HASH: mark, "com.docker.compose.oneoff": "False"}
+        own = {PROJECT: project.name, SERVICE: service.name, HASH: mark, ONE_OFF: str(one_off)}
         container = Container(
             id=secrets.token_hex(32),
             name=service.container_name,
@@ -286,6 +291,32 @@ def _exec(engine: Engine, call: Call, project: Project, argv: list[str]) -> int:
     extra = dict(value.partition("=")[::2] for value in given.all("--env", "-e"))
     return docker_containers.run_in(engine, call, container, words, extra, interactive=True)
 
+
+def _run(engine: Engine, call: Call, project: Project, argv: list[str]) -> int:
+    """`run SERVICE WORDS`: in a container of its own, without the service's ports, which does not come back."""
+    given = options.parse(argv, ("--name", "--entrypoint", "--env", "-e", "--user", "-u"), stop_at_word=True)
+    name, *words = given.words
+    if name not in project.services:
+        raise DockerError(f"no such service: {name}")
+    service = project.services[name]
+    _check(engine, project, [service])
+    own_name = given.get("--name", default=f"{project.name}-{name}-run-{secrets.token_hex(6)}")
+    alone = replace(service, container_name=own_name, ports={}, restart="no")
+    container = _create(engine, project, alone, digest(service.fingerprint), one_off=True)
+    engine.folder_of(container).mkdir(parents=True)
+    with engine.change():
+        container.status, container.started_at = "running", now()
+    entrypoint = shlex.split(given.get("--entrypoint"))
+    try:
+        return docker_containers.run_in(engine, call, container, [*entrypoint, *words], {}, interactive=False)
+    finally:
+        engine.stop(container)
+        if given.has("--rm"):
+            engine.remove(container)
+
+
+ALONE: Final[dict[str, Callable[[Engine, Call, Project, list[str]], int]]] = {"exec": _exec, "run": _run}
+"""What runs words in a container: everything after the service is theirs."""
 
 HANDLERS: Final[dict[str, Handler]] = {
     "up": up,

@@ -155,12 +155,19 @@ class Engine:
             if container.status == "restarting":
                 container.status = "exited"
         if process is None:
+            self._end_without_process(container)
             return
         child.end_process(process, signal.SIGTERM, timeout_s=timeout_s)
         with self.change():
             if self.processes.pop(container.id, None) is not None:
                 container.status, container.pid, container.finished_at = "exited", 0, now()
                 container.exit_code = 0
+
+    def _end_without_process(self, container: Container) -> None:
+        """A container that was made for one command is over; who attends that command ends it then."""
+        with self.change():
+            if container.running:
+                container.status, container.finished_at, container.exit_code = "exited", now(), 137
 
     def remove(self, container: Container) -> None:
         """A container is gone, with its log."""
