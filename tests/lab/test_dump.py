@@ -36,6 +36,10 @@ from tests.playbooks.specs import PASSWORD, make_spec
 
 NUMBERS = {DatabaseEngine.MARIADB: 9001, DatabaseEngine.POSTGRESQL: 9002}
 BIG = 60_000
+IMAGE = "alfa:1.0.0-master"
+BUSY = """$it = new PDO("mysql:host=172.30.0.1;dbname=$argv[1]", $argv[2], $argv[3]);
+$it->beginTransaction(); $it->exec("DELETE FROM measured"); echo "inside\\n"; sleep(600);"""
+"""PHP: a transaction that never ends."""
 
 MARIADB = r"""
 SET NAMES utf8mb4;
@@ -207,10 +211,11 @@ class Site:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Somebody else is logged in as the client, and holds a table."""
+        """Somebody else is logged in as the client, and holds a table; in MariaDB from a container."""
+        name, lines = "alfa-test-busy", ""
         if self.is_mariadb:
-            lines = "LOCK TABLES people WRITE; SELECT 'inside';\n"
-            argv = ["mariadb", f"--defaults-file={mariadb.login_path(self.spec)}", "-BNn", self.spec.database]
+            argv = ["docker", "run", "--rm", "--name", name, "--network", "alfa", "--entrypoint", "php", IMAGE, "-r"]
+            argv += [BUSY, "--", self.spec.database, self.spec.database_user, PASSWORD.reveal()]
         else:
             lines = "BEGIN; LOCK TABLE people; SELECT 'inside';\n"
             argv = ["psql", "-qAt", "-h", "172.30.0.1", "-U", self.spec.database_user, self.spec.database]
@@ -224,6 +229,7 @@ class Site:
             assert any(b"inside" in line for line in one.stdout)
             yield
             one.kill()
+        self.host.exec(["docker", "rm", "--force", name])
 
 
 @pytest.fixture(params=list(DatabaseEngine))

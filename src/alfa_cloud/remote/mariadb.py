@@ -193,13 +193,15 @@ def _create_database(spec: ClientSpec) -> str:
 def empty_database(spec: ClientSpec) -> Command:
     """The client's database is as new, its users and their rights stay; nothing that the client made is run.
 
-    Who is connected as the client is cut off, and not waited for. Until MariaDB's next start it takes statements as
-    long as it can: a value that was stored in one must fit into one again, where a dump has it in hexadecimal.
+    Who is connected as the client is cut off, and not waited for. No host is named: a connection bears the address that
+    it comes from, which is never the network that the user is let in from. Until MariaDB's next start it takes
+    statements as long as it can: a value that was stored in one must fit into one again, where a dump has it in
+    hexadecimal.
     """
-    cut = " ".join(f"KILL HARD CONNECTION USER {user};" for user in _users(spec))
     return mariadb(
         f"SET SESSION lock_wait_timeout = 600; SET GLOBAL max_allowed_packet = 1073741824;\n"
-        f"{cut}\nDROP DATABASE IF EXISTS {quote_ident(spec.database)};\n{_create_database(spec)}\n"
+        f"KILL HARD CONNECTION USER '{spec.database_user}';\n"
+        f"DROP DATABASE IF EXISTS {quote_ident(spec.database)};\n{_create_database(spec)}\n"
     )
 
 
