@@ -182,6 +182,21 @@ def test_half_a_file_is_none(tmp_path: Path, machine: Machine) -> None:
     assert [entry.name for entry in tmp_path.glob("file*")] == ["file"]
 
 
+def test_what_a_killed_write_left_goes_with_the_next_one(tmp_path: Path, machine: Machine) -> None:
+    """And no other file does, whose name begins so."""
+    for name in ("lab.test.ab12XY~", "lab.test.museum", "lab.test.previous", "lab.test.ab12XY.new"):
+        (tmp_path / name).touch()
+    assert machine.run(files.write_file(str(tmp_path / "lab.test"), b"content")) == 0
+    left = sorted(path.name for path in tmp_path.glob("lab.test*"))
+    assert left == ["lab.test", "lab.test.ab12XY.new", "lab.test.museum", "lab.test.previous"]
+
+
+def test_what_a_killed_install_left_goes_with_the_next_one(machine: Machine) -> None:
+    machine.path.with_name(f"{machine.path.name}.ab12XY.new").touch()
+    assert machine.run(machine.install("body")) == 0
+    assert machine.left() == [machine.path.name]
+
+
 def test_writing_replaces_a_planted_link_and_not_its_target(tmp_path: Path, machine: Machine) -> None:
     target, path = tmp_path / "target", tmp_path / "file"
     target.write_text("precious")

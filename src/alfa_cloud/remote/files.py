@@ -10,12 +10,14 @@ from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 
 # The temporary file lies in the same folder, so that the rename is atomic; the last version is kept as `.previous`.
-# A cut connection looks like the end of the content, so its size is told.
+# A cut connection looks like the end of the content, so its size is told. What a killed write left aside goes with the
+# next one: no other file's name ends so.
 WRITE: Final = """
 set -eu
 path=$1 mode=$2 owner=$3 size=$5
 umask 077
-new=$(mktemp -- "$path.XXXXXX")
+rm -f -- "$path".??????'~'
+new=$(mktemp -- "$path.XXXXXX~")
 trap 'rm -f -- "$new"' EXIT
 cat >"$new"
 [ "$(wc -c <"$new")" -eq "$size" ] || { echo "$path: the content did not arrive whole" >&2; exit 74; }

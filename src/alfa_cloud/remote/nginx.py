@@ -53,6 +53,7 @@ cat >"$new"
 chmod 0644 -- "$new"
 sync -- "$new"
 hold_lock
+for old in "$path".??????.new; do [ "$old" = "$new" ] || rm -f -- "$old"; done
 ours || exit 6
 if ! found=$(nginx -t 2>&1); then
   [ -e "$path.previous" ] || { say "$found"; exit 4; }
