@@ -15,6 +15,7 @@ from alfa_cloud.playbooks.delete_client import delete_unborn_client
 from alfa_cloud.playbooks.playbook import Playbook
 from alfa_cloud.playbooks.steps.client import EnsureCloudSettings, EnsureContainer, EnsureDatabase, EnsureFolder
 from alfa_cloud.playbooks.steps.ownership import has_tenant
+from alfa_cloud.playbooks.steps.rollout import RollOut
 from alfa_cloud.playbooks.steps.server import CheckPlace
 from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsureVirtualHost
 from alfa_cloud.remote import certbot, docker, files, postgresql
@@ -42,7 +43,7 @@ def creation(spec: ClientSpec) -> Playbook:
 
 def update(spec: ClientSpec) -> Playbook:
     """Its update."""
-    return update_client(spec, make_secrets(), SETTINGS, certbot_email="", certbot_server="")
+    return update_client(RollOut(spec, spec, make_secrets()), SETTINGS, SETTINGS, certbot_email="", certbot_server="")
 
 
 def paths(spec: ClientSpec) -> list[Path]:

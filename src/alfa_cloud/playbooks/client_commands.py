@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from alfa_cloud.playbooks.playbook import Playbook, Step
 from alfa_cloud.playbooks.steps.client import (
+    EnsureAnyContainer,
     EnsureCloudSettings,
-    EnsureContainer,
     RestartContainer,
     SetOwner,
+    TryCloudSettings,
     WaitHealthy,
 )
 from alfa_cloud.playbooks.steps.server import CheckOwnership
 from alfa_cloud.playbooks.steps.web import EnsurePage, EnsureVirtualHost, RemovePage, WaitAnswering
-from alfa_cloud.remote import compose
 from alfa_cloud.specs import ClientSecrets, ClientSpec, CloudSettings, Secret
 
 
-def reboot_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
-    """The client's container was started anew, and answers."""
+def reboot_client(spec: ClientSpec) -> Playbook:
+    """The client's container was started anew as it is, and answers."""
     return Playbook(
         [
             CheckOwnership(spec),
-            EnsureContainer(spec, compose.label_of(spec, secrets)),
+            EnsureAnyContainer(spec),
             RestartContainer(spec),
             WaitHealthy(spec),
             WaitAnswering(spec),
@@ -31,24 +33,31 @@ def reboot_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
 
 
 def change_page(
-    before: ClientSpec, after: ClientSpec, secrets: ClientSecrets, old: CloudSettings, new: CloudSettings
+    before: ClientSpec,
+    after: ClientSpec,
+    secrets: ClientSecrets,
+    old: CloudSettings,
+    new: CloudSettings,
+    *,
+    first: Sequence[Step] = (),
 ) -> Playbook:
     """nginx shows the page that stands for the client, or the client itself, and the client's database says so.
+
+    The client owns that database, and has no say in whether it is blocked.
 
     Args:
         before: the client as it is served now; a failed step brings that back.
         old: what the client's database says now.
+        first: what goes before.
     """
-    steps: list[Step] = [CheckOwnership(after)]
+    steps: list[Step] = [*first, CheckOwnership(after)]
     if after.page:
         steps.append(EnsurePage(after, before))
-    steps += [
-        EnsureVirtualHost(after, before),
-        EnsureCloudSettings(after, secrets.database_password, new, before=old),
-    ]
-    if not after.page:
-        steps.append(RemovePage(after))
-    return Playbook(steps)
+    settings = EnsureCloudSettings(after, secrets.database_password, new, before=old)
+    steps += [EnsureVirtualHost(after, before), TryCloudSettings(settings)]
+    if after.page:
+        return Playbook(steps)
+    return Playbook([*steps, RemovePage(after)], no_return=len(steps))
 
 
 def set_owner_password(spec: ClientSpec, password: Secret) -> Playbook:

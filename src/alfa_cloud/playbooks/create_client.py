@@ -56,9 +56,9 @@ def web_steps(spec: ClientSpec, certbot_email: str, certbot_server: str) -> list
 
 
 def update_client(
-    spec: ClientSpec,
-    secrets: ClientSecrets,
-    settings: CloudSettings,
+    rollout: RollOut,
+    old: CloudSettings,
+    new: CloudSettings,
     *,
     certbot_email: str,
     certbot_server: str,
@@ -66,9 +66,9 @@ def update_client(
 ) -> Playbook:
     """What was changed of a client is on its server; a new container takes over from the old one where it must."""
     return roll_out(
-        RollOut(spec, spec, secrets),
-        settings,
-        settings,
-        owner=secrets.owner_password if new_owner else None,
+        rollout,
+        old,
+        new,
+        owner=rollout.secrets.owner_password if new_owner else None,
         web=Web(certbot_email, certbot_server),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from alfa_cloud.playbooks.playbook import Playbook, Step
 from alfa_cloud.playbooks.steps.client import EnsureContainer, EnsureDatabase, EnsureFolder
 from alfa_cloud.playbooks.steps.ownership import Folder, find_container, find_folder, has_tenant, has_vhost, sparing
-from alfa_cloud.playbooks.steps.web import EnsureVirtualHost, has_certificate
-from alfa_cloud.remote import certbot, files, pages
+from alfa_cloud.playbooks.steps.web import EnsureVirtualHost, RemoveCertificates, RemovePage
+from alfa_cloud.remote import files, pages
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import ClientSecrets, ClientSpec
 
@@ -24,30 +24,12 @@ class RemoveVirtualHost(Step):
 
     async def is_satisfied(self, host: Host) -> bool:
         async with sparing(host):
-            return not await has_vhost(host, self.spec)
+            return not await has_vhost(host, self.spec) and await RemovePage(self.spec).is_satisfied(host)
         return True
 
     async def apply(self, host: Host) -> None:
         await EnsureVirtualHost(self.spec).undo(host)
         await host.run(files.remove_file(pages.client_path(self.spec)))
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveCertificate(Step):
-    """The certificate of the client's domain is not on the server, where this service had it made."""
-
-    spec: ClientSpec
-
-    def __str__(self) -> str:
-        return f"Remove the certificate of {self.spec.domain}"
-
-    async def is_satisfied(self, host: Host) -> bool:
-        return not (await host.run(files.test_path(certbot.mark_path(self.spec)), check=False)).ok
-
-    async def apply(self, host: Host) -> None:
-        if await has_certificate(host, self.spec):
-            await host.run(certbot.delete(self.spec))
-        await host.run(files.remove_file(certbot.mark_path(self.spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +91,7 @@ def delete_unborn_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
     """Whatever a failed creation may have left is gone from the server; what is not this client's stays."""
     steps: list[Step] = [
         RemoveVirtualHost(spec),
-        RemoveCertificate(spec),
+        RemoveCertificates(spec),
         RemoveContainer(spec),
         RemoveDatabase(spec, secrets),
         RemoveFolder(spec),

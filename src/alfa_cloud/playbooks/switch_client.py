@@ -21,7 +21,7 @@ from alfa_cloud.playbooks.steps.rollout import (
     WaitBesideHealthy,
 )
 from alfa_cloud.playbooks.steps.server import CheckOwnership
-from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsurePage, WaitAnswering
+from alfa_cloud.playbooks.steps.web import EnsureCertificate, EnsurePage, RemoveCertificates, WaitAnswering
 from alfa_cloud.specs import CloudSettings, Secret, Tls
 
 
@@ -65,7 +65,10 @@ def roll_out(
         EnsureCloudSettings(after, rollout.secrets.database_password, new, before=old),
         WaitAnswering(after),
     ]
-    return Playbook([*steps, RetireFormer(rollout), EnsureOneService(rollout)], no_return=len(steps))
+    after_all: list[Step] = [RetireFormer(rollout), EnsureOneService(rollout)]
+    if web and after.tls is Tls.CERTBOT:
+        after_all.append(RemoveCertificates(after, keep=after.domain))
+    return Playbook([*steps, *after_all], no_return=len(steps))
 
 
 def _web_steps(rollout: RollOut, web: Web) -> Sequence[Step]:
@@ -73,4 +76,4 @@ def _web_steps(rollout: RollOut, web: Web) -> Sequence[Step]:
     secure: list[Step] = []
     if after.tls is Tls.CERTBOT:
         secure = [EnsureCertificate(after, web.certbot_email, web.certbot_server), PointProxy(rollout)]
-    return [*([EnsurePage(after, after)] if after.page else []), PointProxy(rollout), *secure]
+    return [*([EnsurePage(after, rollout.before)] if after.page else []), PointProxy(rollout), *secure]

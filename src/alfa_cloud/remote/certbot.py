@@ -58,6 +58,14 @@ def write_mark(spec: ClientSpec) -> tuple[Command, Command]:
     return folder, files.write_file(mark_path(spec), f"{spec.uid}\n".encode(), mode="0600")
 
 
+def list_marks(spec: ClientSpec) -> Command:
+    """Print the marks of all certificates that this service had made for the client, one on a line."""
+    folder = f"{spec.layout.root}/certificates"
+    find = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-type", "f", "!", "-name", "*~")
+    test = ("-exec", "grep", "--quiet", "--line-regexp", "--fixed-strings", "--", spec.uid, "{}", ";", "-print")
+    return Command((*find, *test), sudo=True, log=False)
+
+
 def _alone(layout: Layout, argv: tuple[str, ...]) -> tuple[str, ...]:
     lock = ("flock", f"--wait={WAIT_S}", f"--conflict-exit-code={BUSY}", f"{layout.root}/certbot.lock")
     return (*lock, "timeout", f"{RUN_S}", *argv)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
 from alfa_cloud.models import Client, Server
 from alfa_cloud.specs import AppProfile, ClientSecrets, ClientSpec, CloudSettings, Layout, PageKind, Slot, Tls
 from alfa_cloud.vault import Vault
+
+SWITCHES: Final = ("maintenance", "blocked", "turbostart", "tutorial")
+"""Columns that `cloud_settings` repeats as 0 or 1."""
 
 
 def client_url(domain: str, tls: Tls, layout: Layout) -> str:
@@ -44,6 +51,25 @@ def client_spec(client: Client, server: Server, app: AppProfile) -> ClientSpec:
     )
 
 
+def former_spec(spec: ClientSpec, former: Mapping[str, Any]) -> ClientSpec:
+    """The client as it was before these attributes changed.
+
+    Args:
+        former: what they were, by the names of the client's columns.
+    """
+    values = {name: former[name] for name in ("title", "email", "locale", "owner_login", "domain") if name in former}
+    if "domain" in former:
+        values["url"] = client_url(former["domain"], spec.tls, spec.layout)
+    if "max_resources" in former:
+        values["memory_bytes"] = int(former["max_resources"].get("memory_bytes", spec.app.memory_bytes))
+    return replace(spec, **values)
+
+
+def former_settings(values: CloudSettings, former: Mapping[str, Any]) -> CloudSettings:
+    """What `cloud_settings` said before these attributes changed."""
+    return with_settings(values, **{name: "1" if former[name] else "0" for name in SWITCHES if name in former})
+
+
 def _page_words(client: Client) -> dict[str, str]:
     if page_of(client) is not PageKind.MAINTENANCE:
         return {}
@@ -80,9 +106,8 @@ def client_secrets(client: Client, vault: Vault) -> ClientSecrets:
 
 def cloud_settings(client: Client) -> CloudSettings:
     """What `cloud_settings` in the client's database says."""
-    flags = ("maintenance", "blocked", "turbostart", "tutorial")
     return (
-        *((name, "1" if getattr(client, name) else "0") for name in flags),
+        *((name, "1" if getattr(client, name) else "0") for name in SWITCHES),
         ("expire_date", client.expire_date.isoformat() if client.expire_date else None),
         ("version", client.image_ref.rpartition(":")[2]),
     )

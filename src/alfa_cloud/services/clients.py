@@ -314,6 +314,7 @@ async def update_client(
     changed = {key: value for key, value in wanted.items() if getattr(client, key) != value}
     if "owner_login" in changed and client.owner_password is None:
         raise FieldError("owner_login", "A new administrator needs a password, and none is kept any more.")
+    former = {key: getattr(client, key) for key in changed}
     for key, value in changed.items():
         setattr(client, key, value)
     await _flush(session, client)
@@ -325,7 +326,12 @@ async def update_client(
             caller,
             client_id=client.id,
             server_id=client.server_id,
-            params={"changed": sorted(changed), "values": fingerprint(changed)},
+            params={
+                "changed": sorted(changed),
+                "values": fingerprint(changed),
+                "former": former,
+                "since": (await operations.database_now(session)).isoformat(),
+            },
         )
         client.operation_id = operation.id
         await session.flush()

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from alfa_cloud.errors import CommandFailedError, StepFailedError
+from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, StepFailedError
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.playbooks.steps.ownership import (
     Folder,
@@ -131,6 +131,22 @@ class EnsureContainer(Step):
         async with sparing(host):
             if await find_container(host, self.spec) is not None:
                 await host.run(docker.remove_container(self.spec.container))
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureAnyContainer(Step):
+    """The client has a container: the one that is there, whatever it was made from, else one from its compose file."""
+
+    spec: ClientSpec
+
+    def __str__(self) -> str:
+        return f"Container {self.spec.container}"
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return await find_container(host, self.spec) is not None
+
+    async def apply(self, host: Host) -> None:
+        await host.run(compose.up(self.spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +294,38 @@ class EnsureCloudSettings(Step):
     async def undo(self, host: Host) -> None:
         if self.before is not None:
             await replace(self, values=self.before, before=None).apply(host)
+
+
+@dataclass(slots=True)
+class TryCloudSettings(Step):
+    """The same, as far as the client lets it be written: where not, that is a warning, and keeps nothing else back."""
+
+    inner: EnsureCloudSettings
+    given_up: bool = False
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+    async def is_satisfied(self, host: Host) -> bool:
+        if self.given_up:
+            return True
+        try:
+            return await self.inner.is_satisfied(host)
+        except (CommandFailedError, CommandTimeoutError):
+            return False
+
+    async def apply(self, host: Host) -> None:
+        reason = "they do not stay as they were written"
+        try:
+            await self.inner.apply(host)
+            if await self.inner.is_satisfied(host):
+                return
+        except (CommandFailedError, CommandTimeoutError) as error:
+            reason = error.detail
+        await host.warn(
+            f"The settings in the client's database could not be written ({reason}); the next operation writes them."
+        )
+        self.given_up = True
+
+    async def undo(self, host: Host) -> None:
+        await self.inner.undo(host)

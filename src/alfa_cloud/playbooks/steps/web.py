@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, StepFailedError
@@ -204,6 +204,36 @@ def certbot_words(output: bytes) -> str:
     lines = output.splitlines()
     start = next((n for n, line in enumerate(lines) if CERTBOT_REASON in line), max(0, len(lines) - CERTBOT_LINES))
     return plain_text(b"\n".join(lines[start : start + CERTBOT_LINES]))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCertificates(Step):
+    """No certificate that this service had made for the client is on the server.
+
+    Args:
+        keep: the domain whose certificate stays.
+    """
+
+    spec: ClientSpec
+    keep: str = ""
+
+    def __str__(self) -> str:
+        return "Remove the certificates of former domains" if self.keep else "Remove the certificates"
+
+    async def _domains(self, host: Host) -> list[str]:
+        found = await host.run(certbot.list_marks(self.spec), check=False)
+        names = {line.rpartition("/")[2] for line in found.text.splitlines()}
+        return sorted(names - {"", self.keep})
+
+    async def is_satisfied(self, host: Host) -> bool:
+        return not await self._domains(host)
+
+    async def apply(self, host: Host) -> None:
+        for domain in await self._domains(host):
+            former = replace(self.spec, domain=domain)
+            if (await host.run(certbot.is_there(former), check=False)).ok:
+                await host.run(certbot.delete(former))
+            await host.run(files.remove_file(certbot.mark_path(former)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def certbot_of(tools: Tools) -> dict[str, Any]:
 async def reboot(session: AsyncSession, work: Work, tools: Tools) -> Plan:
     """A client's container is started anew."""
     found = await subject_of(session, work, tools)
-    return found.plan(reboot_client(found.spec, found.secrets), work)
+    return found.plan(reboot_client(found.spec), work)
 
 
 async def enable_maintenance(session: AsyncSession, work: Work, tools: Tools) -> Plan:

@@ -9,7 +9,6 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.playbooks.client_commands import change_page
-from alfa_cloud.playbooks.playbook import Playbook
 from alfa_cloud.playbooks.steps.facts import Tell
 from alfa_cloud.services import expiry, operations
 from alfa_cloud.services.client_specs import with_settings
@@ -26,10 +25,9 @@ async def set_expire_date(session: AsyncSession, work: Work, tools: Tools) -> Pl
     blocked = tools.profile.block_expired and expiry.is_over(last, day)
     after = under_page(found, blocked=blocked)
     new = with_settings(found.settings, blocked="1" if blocked else "0")
-    pages = change_page(found.spec, after, found.secrets, found.settings, new)
     words = "The client has no last day" if last is None else f"The last day is {last}"
     told = Tell(f"{words}: it is {'blocked' if blocked else 'not blocked'}", {"blocked": blocked})
-    return found.plan(Playbook([told, *pages.steps]), work)
+    return found.plan(change_page(found.spec, after, found.secrets, found.settings, new, first=[told]), work)
 
 
 def under_page(found: Subject, *, blocked: bool) -> ClientSpec:

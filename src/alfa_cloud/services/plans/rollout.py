@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.errors import ClientStateError
-from alfa_cloud.models import Client
+from alfa_cloud.models import Client, Operation
 from alfa_cloud.playbooks.create_client import update_client
 from alfa_cloud.playbooks.migrate_client import migrate_client, switch_and_migrate
 from alfa_cloud.playbooks.playbook import Playbook
@@ -17,10 +19,10 @@ from alfa_cloud.playbooks.steps.image import EnsureImage, Source
 from alfa_cloud.playbooks.steps.rollout import RollOut
 from alfa_cloud.playbooks.switch_client import Web, roll_out
 from alfa_cloud.services import fleet_images
-from alfa_cloud.services.client_specs import with_settings
+from alfa_cloud.services.client_specs import former_settings, former_spec, with_settings
 from alfa_cloud.services.plans.clients import Subject, certbot_of, subject_of
 from alfa_cloud.services.plans.plan import Maker, Plan, Site, Tools, Work
-from alfa_cloud.specs import OperationKind
+from alfa_cloud.specs import OperationKind, OperationState
 
 
 async def switch(session: AsyncSession, work: Work, tools: Tools) -> Plan:
@@ -80,8 +82,30 @@ async def update(session: AsyncSession, work: Work, tools: Tools) -> Plan:
             f"The password for the new administrator {found.client.owner_login} was erased when its letter left. "
             "Send owner_password, which makes the administrator; a deployment brings what else was changed."
         )
-    playbook = update_client(found.spec, found.secrets, found.settings, new_owner=new_owner, **certbot_of(tools))
+    former = await _former(session, work)
+    playbook = update_client(
+        RollOut(former_spec(found.spec, former), found.spec, found.secrets),
+        former_settings(found.settings, former),
+        found.settings,
+        new_owner=new_owner,
+        **certbot_of(tools),
+    )
     return found.plan(playbook, work)
+
+
+async def _former(session: AsyncSession, work: Work) -> Mapping[str, Any]:
+    """What an update changes, as its server still has it; nothing once a later roll-out has brought it there."""
+    if "since" not in work.params:
+        return {}
+    since = datetime.fromisoformat(work.params["since"])
+    kinds = (OperationKind.UPDATE_CLIENT, OperationKind.DEPLOY_CLIENT, OperationKind.SWITCH_CLIENT)
+    there = await session.scalar(
+        select(Operation.id)
+        .where(Operation.client_id == work.client_id, Operation.kind.in_(kinds), Operation.started_at > since)
+        .where(Operation.state == OperationState.OK)
+        .limit(1)
+    )
+    return {} if there else work.params["former"]
 
 
 async def migrate(session: AsyncSession, work: Work, tools: Tools) -> Plan:
