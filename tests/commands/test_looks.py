@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import httpx
 import pytest
 
 from alfa_cloud.remote.names import Resolver, leads_to
+from alfa_cloud.remote.output import Masker
+from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.services.container_log import FOLLOWERS, Followers, Source, TooManyFollowersError, follow
+from alfa_cloud.specs import Address, Secret
 from tests.fixtures.cloud import Cloud
 
 JSON = "application/vnd.api+json"
@@ -109,6 +113,41 @@ async def test_followed_live_and_nothing_is_left_behind(cloud: Cloud, client_id:
         return not followers()
 
     await until(gone)
+
+
+async def test_so_many_may_follow_that_looks_find_a_session(cloud: Cloud, client_id: str) -> None:
+    path, headers = f"/clients/{client_id}/container_log", {"Accept": "text/event-stream"}
+    print_in(cloud, "alfa-looks-app-a", "begun\n")
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        readers = [
+            await stack.enter_async_context(following(cloud, client_id, tail_lines="1")) for _ in range(FOLLOWERS)
+        ]
+        for lines in readers:
+            await anext(lines)
+        refused = await cloud.system.http.get(path, headers=headers)
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (429, "too_many_followers")
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        await asyncio.gather(*(cloud.system.call("GET", path, status=200) for _ in range(4)))
+
+    async def may_follow() -> bool:
+        async with cloud.system.http.stream("GET", path, headers=headers) as answer:
+            return answer.status_code == 200
+
+    await until(may_follow)
+
+
+async def test_those_who_come_at_once_are_counted_too() -> None:
+    """A place is taken when the stream begins: whoever was let in beside the last one is told at its beginning."""
+    followers, address = Followers(), Address(1, "192.0.2.1", 22, "www-data", "")
+    source = Source(address, "alfa-x", Masker())
+    with ExitStack() as stack:
+        for _ in range(FOLLOWERS):
+            stack.enter_context(followers.place(address))
+        late = follow(SshPool(Secret("")), source, 1, followers)
+        with pytest.raises(TooManyFollowersError):
+            await anext(late)
+        followers.check(Address(2, "192.0.2.2", 22, "www-data", ""))
+    followers.check(address)
 
 
 async def test_without_a_container_there_is_no_log(cloud: Cloud, client_id: str) -> None:

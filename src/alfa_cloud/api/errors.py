@@ -67,8 +67,9 @@ def _headers(scope: Scope, error: Exception, status: int) -> Mapping[str, str]:
         return error.headers
     if status == 405:
         return {"Allow": ", ".join(sorted(allowed_methods(scope)))}
-    if status == 503:
-        return {"Retry-After": str(RETRY_AFTER_S)}
+    if status in (429, 503):
+        after_s = error.meta.get("retry_after_s", RETRY_AFTER_S) if isinstance(error, AlfaCloudError) else RETRY_AFTER_S
+        return {"Retry-After": str(after_s)}
     return {}
 
 

@@ -48,7 +48,7 @@ _DESCRIPTIONS: Final = {
     "413": "The body is larger than 64 KiB.",
     "415": "The body comes in a media type, or encoding, that is not taken.",
     "422": "Fields are wrong; each has an error object with its pointer.",
-    "429": "Too many failed logins; `Retry-After` says when the next one is looked at.",
+    "429": "Too many failed logins, or too many that follow logs at once; `Retry-After` says when to try again.",
     "500": "This failed in the service.",
     "503": "The service cannot do it now; `Retry-After` says when to ask again.",
 }

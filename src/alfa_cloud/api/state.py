@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.look import Facts, host_to_look_at
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.services import operation_views
+from alfa_cloud.services.container_log import Followers
 from alfa_cloud.services.plans.plan import Site, Tools
 from alfa_cloud.services.plans.preview import Preview, look, preview
 from alfa_cloud.vault import Vault
@@ -39,6 +40,7 @@ class Services:
     pool: SshPool
     vault: Vault
     profile: Profile
+    followers: Followers = field(default_factory=Followers)
 
     @property
     def repository(self) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from alfa_cloud.errors import CommandFailedError, ConflictError, HostKeyChangedError, RemoteError
+from alfa_cloud.errors import AlfaCloudError, CommandFailedError, ConflictError, HostKeyChangedError, RemoteError
 from alfa_cloud.models import Server
 from alfa_cloud.remote import container_log
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.output import Masker
-from alfa_cloud.remote.pool import SshPool
+from alfa_cloud.remote.pool import CONNECTIONS, SESSIONS, SshPool
 from alfa_cloud.services import servers
 from alfa_cloud.services.client_specs import client_secrets, client_spec
 from alfa_cloud.services.clients import get_client
@@ -27,6 +27,9 @@ from alfa_cloud.vault import Vault
 LOOK_S: Final = 8.0
 MAX_BYTES: Final = 4 * 1024**2
 """Of a look: the last lines are kept."""
+FOLLOWERS: Final = SESSIONS * CONNECTIONS // 2
+"""Of one server at once: the other half of its sessions stays free for looks."""
+ASK_AGAIN_S: Final = 30
 
 
 class NoContainerLogError(ConflictError):
@@ -34,6 +37,45 @@ class NoContainerLogError(ConflictError):
 
     code = "no_container_log"
     title = "There is no log"
+
+
+class TooManyFollowersError(AlfaCloudError):
+    """So many follow logs of this server that one more would take the sessions that others need."""
+
+    status = 429
+    code = "too_many_followers"
+    title = "Too many follow logs of this server"
+
+
+class Followers:
+    """Those who follow logs in this process, counted for each server."""
+
+    def __init__(self) -> None:
+        self._count: Counter[Address] = Counter()
+
+    def check(self, address: Address) -> None:
+        """Nothing, where one more may follow.
+
+        Raises:
+            TooManyFollowersError: there are enough.
+        """
+        if self._count[address] >= FOLLOWERS:
+            detail = f"{FOLLOWERS} follow logs of this server already; try again soon, or read the last lines."
+            raise TooManyFollowersError(detail, meta={"retry_after_s": ASK_AGAIN_S})
+
+    @contextmanager
+    def place(self, address: Address) -> Iterator[None]:
+        """One more follows.
+
+        Raises:
+            TooManyFollowersError: there are enough.
+        """
+        self.check(address)
+        self._count[address] += 1
+        try:
+            yield
+        finally:
+            self._count[address] -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +127,18 @@ async def read(pool: SshPool, source: Source, tail_lines: int) -> list[str]:
     return list(kept)
 
 
-async def follow(pool: SshPool, source: Source, tail_lines: int) -> AsyncGenerator[list[str], None]:
+async def follow(
+    pool: SshPool, source: Source, tail_lines: int, followers: Followers
+) -> AsyncGenerator[list[str], None]:
     """The last lines of a container, and those that come; for some minutes, and while somebody reads.
 
     What goes wrong on the way ends it.
     """
     command = container_log.follow(source.container, tail_lines)
-    async with aclosing(_lines(pool, source, command)) as parts:
-        async for part in parts:
-            yield part
+    with followers.place(source.address):
+        async with aclosing(_lines(pool, source, command)) as parts:
+            async for part in parts:
+                yield part
 
 
 async def check(pool: SshPool, source: Source) -> None:

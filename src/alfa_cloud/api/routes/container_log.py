@@ -51,14 +51,17 @@ async def read_container_log(
     client_id: IntId, services: ServicesDep, media: LogMedia, tail_lines: TailLines = 200
 ) -> Any:
     """The last lines of the app's container, as they are on its server now; 503 where that cannot be asked. As an
-    event stream it goes on with the lines that come, for ten minutes; then ask again.
+    event stream it goes on with the lines that come, for ten minutes; then ask again. 429 where four follow logs of
+    that server already.
     """
     async with services.sessions() as session:
         source = await container_log.source_of(session, client_id, services.profile.app, services.vault)
     async with servers.shutting_off(services.sessions, source.address):
         if media is Media.SSE:
+            services.followers.check(source.address)
             await container_log.check(services.pool, source)
-            return event_stream(_events(container_log.follow(services.pool, source, tail_lines)))
+            parts = container_log.follow(services.pool, source, tail_lines, services.followers)
+            return event_stream(_events(parts))
         lines = await container_log.read(services.pool, source, tail_lines)
     if media is Media.TEXT:
         return text_stream(_texts(lines))
