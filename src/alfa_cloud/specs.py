@@ -73,6 +73,8 @@ class StepState(StrEnum):
     DONE = "done"
     SKIPPED = "skipped"
     """It already held: nothing was changed."""
+    WAITING = "waiting"
+    """It was put off, and is tried again later."""
     FAILED = "failed"
     UNDONE = "undone"
 

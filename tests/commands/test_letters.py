@@ -210,6 +210,32 @@ async def test_it_can_be_cancelled_while_it_waits(
     cloud.system.end(patient)
 
 
+async def test_letters_that_wait_hold_no_worker_and_outlive_it(
+    cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
+) -> None:
+    cloud.system.end(worker)
+    cloud.system.environment |= {"ALFA_LETTER_DELAYS_S": "0,5", "ALFA_WORKER_SLOTS": "1"}
+    office.replies = ["451 Later"] * 2
+    busy = cloud.start_worker()
+    paths = [f"/clients/{client_id}/{word}" for word in ("send_expire", "send_success")]
+    asked = [(await cloud.system.call("POST", path, status=202))["data"]["id"] for path in paths]
+    await run(cloud, f"/clients/{client_id}/reboot")
+    for operation_id in asked:
+        found = (await cloud.system.call("GET", f"/operations/{operation_id}"))["data"]["attributes"]
+        assert (found["state"], found["steps"][-1]["state"]) == ("running", "waiting")
+        assert "Trying again at 20" in await log_of(cloud, operation_id)
+    busy.kill()
+    await asyncio.to_thread(busy.wait, 30)
+    assert office.letters == []
+    heir = cloud.start_worker()
+    for operation_id in asked:
+        ended = await cloud.system.ended(operation_id, expect="ok")
+        assert ended["result"]["put_off"] == 1
+    assert (office.tries, len(office.letters)) == (4, 2)
+    cloud.system.end(heir)
+    del cloud.system.environment["ALFA_WORKER_SLOTS"]
+
+
 async def test_a_worker_killed_after_the_servers_word_sends_no_second_letter(
     cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
 ) -> None:

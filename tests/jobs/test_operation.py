@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from alfa_cloud.broker import Broker
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import CommandFailedError, NotRetryableError
-from alfa_cloud.jobs.operation import MAX_ATTEMPTS, Engine, Limits, run_operation
+from alfa_cloud.jobs.operation import MAX_ATTEMPTS, Engine, Limits, _interrupted, run_operation
 from alfa_cloud.models import Client, Operation, OperationLine, OperationStep
-from alfa_cloud.profile import Profile
+from alfa_cloud.profile import MailProfile, Profile
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Result
-from alfa_cloud.services import clients, control, operations
+from alfa_cloud.services import clients, control, letters, operations
 from alfa_cloud.services.operations import Caller
-from alfa_cloud.specs import AppProfile, ClientStatus, OperationKind, OperationState
+from alfa_cloud.specs import AppProfile, ClientStatus, OperationKind, OperationState, Secret
 from alfa_cloud.vault import Vault
 from tests.factories import make_client, make_operation, make_server
 from tests.fakes import FakeHost
+from tests.system import free_port
 
 
 @pytest.fixture
@@ -175,3 +178,107 @@ async def test_a_change_during_the_creation_follows_it(sessions: SessionFactory,
     async with sessions.begin() as session:
         assert await operations.claim(session, operation.id, "w", 5) is None
         assert await operations.claim(session, creation_id, "w", 5) is not None
+
+
+# Put off
+
+
+@pytest.fixture
+def post(engine: Engine) -> Engine:
+    """Letters leave by a mail server that is down, and are tried three times."""
+    mail = MailProfile(Secret(f"smtp://127.0.0.1:{free_port()}"), "cloud@example.org", delays_s=(0, 60, 120))
+    return replace(engine, profile=replace(engine.profile, mail=mail))
+
+
+async def letter(sessions: SessionFactory, vault: Vault) -> UUID:
+    """A letter about the end of a term is to leave."""
+    async with sessions.begin() as session:
+        client = await make_client(session, vault, await make_server(session), expire_date=date(2099, 1, 1))
+        operation = letters.automatic(OperationKind.SEND_EXPIRE, client.id, {})
+        session.add(operation)
+        return operation.id
+
+
+async def waits_s(sessions: SessionFactory, operation_id: UUID) -> float:
+    """How long nobody may claim an operation; it is due then, as if that had passed."""
+    async with sessions.begin() as session:
+        operation = await session.get_one(Operation, operation_id)
+        assert (operation.state, operation.worker) == (OperationState.RUNNING, None)
+        assert operation.lease_until is not None
+        now = await operations.database_now(session)
+        assert operation.id not in dict(await operations.due(session))
+        assert await operations.claim(session, operation.id, "another", 5) is None
+        left_s = (operation.lease_until - now).total_seconds()
+        operation.lease_until = now
+        return left_s
+
+
+async def test_a_letter_that_is_put_off_takes_no_worker(sessions: SessionFactory, vault: Vault, post: Engine) -> None:
+    operation_id = await letter(sessions, vault)
+    for delay_s in (60, 120):
+        await asyncio.wait_for(run_operation(post, operation_id), 10)
+        assert delay_s - 5 < await waits_s(sessions, operation_id) <= delay_s
+        async with sessions() as session:
+            assert await session.scalar(select(OperationStep.state)) == "waiting"
+    await run_operation(post, operation_id)
+    operation = await state_of(sessions, operation_id)
+    assert (operation.state, operation.attempt, operation.result) == (OperationState.ERROR, 3, {"put_off": 2})
+    assert operation.error is not None
+    assert "tried 3 times" in operation.error["message"]
+    async with sessions() as session:
+        texts = list(await session.scalars(select(OperationLine.text).order_by(OperationLine.seq)))
+    assert sum("Trying again at 20" in text for text in texts) == 2
+    assert not any("Another worker" in text for text in texts)
+
+
+async def test_putting_off_is_no_attempt_that_failed(sessions: SessionFactory, vault: Vault, post: Engine) -> None:
+    operation_id = await letter(sessions, vault)
+    async with sessions.begin() as session:
+        operation = await session.get_one(Operation, operation_id)
+        operation.result, operation.attempt = {"put_off": 2 * MAX_ATTEMPTS}, 2 * MAX_ATTEMPTS
+    broken = replace(post, open_host=_explode)
+    async with sessions.begin() as session:
+        held = await operations.claim(session, operation_id, "worker", 30)
+    assert held is not None
+    await _interrupted(broken, held, RuntimeError("a fault of the service"))
+    assert 0 < await waits_s(sessions, operation_id) <= 2
+
+
+async def test_what_waits_is_cancelled_at_once(sessions: SessionFactory, vault: Vault, post: Engine) -> None:
+    operation_id = await letter(sessions, vault)
+    await run_operation(post, operation_id)
+    async with sessions.begin() as session:
+        await control.cancel(session, operation_id)
+    async with sessions() as session:
+        assert operation_id in dict(await operations.due(session))
+    await run_operation(post, operation_id)
+    assert (await state_of(sessions, operation_id)).state == OperationState.CANCELLED
+
+
+async def test_a_wish_to_cancel_that_the_worker_has_not_heard_is_no_reason_to_wait(
+    sessions: SessionFactory, vault: Vault
+) -> None:
+    operation_id = await letter(sessions, vault)
+    async with sessions.begin() as session:
+        held = await operations.claim(session, operation_id, "worker", 30)
+    assert held is not None
+    async with sessions.begin() as session:
+        await control.cancel(session, operation_id)
+    async with sessions() as session:
+        assert operation_id not in dict(await operations.due(session)), "a worker holds it"
+    async with sessions.begin() as session:
+        await operations.give_back(session, held, 60)
+    async with sessions() as session:
+        assert operation_id in dict(await operations.due(session))
+
+
+async def test_a_letter_is_written_anew_at_each_try(sessions: SessionFactory, vault: Vault, post: Engine) -> None:
+    operation_id = await letter(sessions, vault)
+    await run_operation(post, operation_id)
+    await waits_s(sessions, operation_id)
+    async with sessions.begin() as session:
+        await session.execute(update(Client).values(email="new@example.org"))
+    await run_operation(post, operation_id)
+    async with sessions() as session:
+        texts = list(await session.scalars(select(OperationLine.text).where(OperationLine.stream == "step")))
+    assert texts == ["Letter to lab@example.org", "Letter to new@example.org"]

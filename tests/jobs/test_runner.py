@@ -16,7 +16,7 @@ from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.lease import Lease
 from alfa_cloud.jobs.runner import Failure, Runner
 from alfa_cloud.models import OperationLine, OperationStep
-from alfa_cloud.playbooks.playbook import Playbook, Step, name_of
+from alfa_cloud.playbooks.playbook import PUT_OFF, Playbook, PutOff, Step, name_of
 from alfa_cloud.remote.host import Host
 from alfa_cloud.services import operations
 from alfa_cloud.services import steps as operation_steps
@@ -132,6 +132,24 @@ async def test_a_step_that_does_not_hold_afterwards_fails(run: Run) -> None:
     failure = await run(Ensure("a", [], converges=False))
     assert failure is not None
     assert failure.code == "step_not_converged"
+
+
+async def test_a_step_that_is_put_off_waits_and_nothing_is_taken_back(
+    sessions: SessionFactory, run: Run, journal: Journal
+) -> None:
+    history: list[str] = []
+    later = Ensure("b", history, errors=[PutOff(60, "The\tpost office is closed.")])
+    with pytest.raises(PutOff):
+        await run(Ensure("a", history), later, Ensure("c", history))
+    assert history == ["apply a", "apply b"]
+    assert await states(sessions) == ["done", "waiting", "pending"]
+    assert journal.facts == {PUT_OFF: 1}
+    async with sessions() as session:
+        (line,) = await session.scalars(select(OperationLine.text).where(OperationLine.stream == "system"))
+        step = await session.scalar(select(OperationStep).where(OperationStep.position == 1))
+    assert line.startswith("The post office is closed. Trying again at 20")
+    assert step is not None
+    assert step.finished_at is None
 
 
 async def test_what_may_pass_is_tried_again(run: Run) -> None:

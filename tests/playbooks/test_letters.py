@@ -11,6 +11,7 @@ from alfa_cloud.errors import MailRefusedError, MailUncertainError, StepFailedEr
 from alfa_cloud.mail.address import SmtpAddress
 from alfa_cloud.mail.message import Letter
 from alfa_cloud.mail.wording import Language
+from alfa_cloud.playbooks.playbook import PUT_OFF, PutOff
 from alfa_cloud.playbooks.steps import letters
 from alfa_cloud.playbooks.steps.letters import SendLetter
 from tests.fakes import FakeHost
@@ -46,8 +47,12 @@ async def send(office: Office, *delays_s: float) -> tuple[SendLetter, FakeHost]:
     envelope = letters.Envelope(letter, address, "cloud@example.org", "lab@example.org", "0192-a", delays_s or (0,))
     step, host = SendLetter(envelope, facts={"password_mark": "x"}), FakeHost()
     try:
-        assert not await step.is_satisfied(host)
-        await step.apply(host)
+        while not await step.is_satisfied(host):
+            try:
+                await step.apply(host)
+            except PutOff as later:
+                host.facts[PUT_OFF] = host.facts.get(PUT_OFF, 0) + 1
+                host.notes.append(f"put off for {later.after_s:g} s: {later.reason}")
     finally:
         server.close()
     return step, host
@@ -55,12 +60,17 @@ async def send(office: Office, *delays_s: float) -> tuple[SendLetter, FakeHost]:
 
 async def test_what_the_server_has_taken_is_known_at_once() -> None:
     office = Office("450 Later")
-    step, host = await send(office, 0, 0)
+    step, host = await send(office, 0, 0.1)
     assert await step.is_satisfied(host)
-    assert host.facts == {"sent_at": step.sent_at, "message_id": "<0192-a@example.org>", "password_mark": "x"}
+    assert host.facts == {
+        "sent_at": step.sent_at,
+        "message_id": "<0192-a@example.org>",
+        "password_mark": "x",
+        PUT_OFF: 1,
+    }
     assert len(office.letters) == 1
     assert any(note.startswith("< 450 Later") for note in host.notes)
-    assert any(note.endswith("Trying again in 0 s.") for note in host.notes)
+    assert any(note.startswith("put off for 0.1 s") for note in host.notes)
 
 
 async def test_an_earlier_attempt_sent_it() -> None:
@@ -75,6 +85,17 @@ async def test_patience_has_an_end() -> None:
     with pytest.raises(StepFailedError, match="tried 3 times") as caught:
         await send(office, 0, 0, 0)
     assert (caught.value.step_code, len(office.replies)) == ("mail_server", 2)
+
+
+async def test_it_is_put_off_by_each_delay_in_turn() -> None:
+    office = Office(*["451 Later"] * 2)
+    _, host = await send(office, 7, 30, 120)
+    assert [note.split(":")[0] for note in host.notes if note.startswith("put off")] == [
+        "put off for 7 s",
+        "put off for 30 s",
+        "put off for 120 s",
+    ]
+    assert len(office.letters) == 1
 
 
 async def test_a_refusal_is_not_tried_again() -> None:

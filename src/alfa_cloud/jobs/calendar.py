@@ -28,7 +28,7 @@ EVERY_S: Final = 60.0
 EXPIRED_DAYS: Final = 7
 """How long after the last day its letter may still leave: longer ago, everybody knows."""
 LETTERS_AT_ONCE: Final = 8
-"""A mail server that is down keeps a letter waiting in a worker's slot; others need slots too."""
+"""So many wait while the mail server is down; the others are asked for when it takes letters again."""
 ASK_AGAIN: Final = timedelta(hours=1)
 """After an attempt to block, to unblock or to send a letter that failed."""
 

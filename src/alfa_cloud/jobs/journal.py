@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import LeaseLostError
 from alfa_cloud.models import Operation
+from alfa_cloud.playbooks.playbook import PUT_OFF
 from alfa_cloud.services import operations, steps
 from alfa_cloud.services.operations import Claim
 from alfa_cloud.specs import StepState, Stream
@@ -183,6 +184,17 @@ class Journal:
             await operations.write(session, self._claim, **values)
 
         await self.flush(record)
+
+    async def put_off(self, position: int, reason: str, after_s: float, progress: float) -> None:
+        """Record that a step waits, why, and until when; how often that was is among the facts.
+
+        Raises:
+            LeaseLostError: another worker has the operation.
+        """
+        moment = datetime.now(UTC) + timedelta(seconds=after_s)
+        await self.note(f"{reason} Trying again at {moment:%Y-%m-%d %H:%M:%S} UTC.")
+        self._facts[PUT_OFF] = int(self._facts.get(PUT_OFF, 0)) + 1
+        await self.step(position, StepState.WAITING, None, progress)
 
     async def close(self, record: Callable[[AsyncSession], Awaitable[None]]) -> None:
         """Write the rest, the tail and what `record` writes (the terminal state) in one transaction.

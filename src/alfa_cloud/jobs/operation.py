@@ -18,7 +18,7 @@ from alfa_cloud.jobs.failpoint import Failpoint, Phase
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.lease import Lease
 from alfa_cloud.jobs.runner import CANCELLED, Failure, Runner, explain
-from alfa_cloud.playbooks.playbook import name_of
+from alfa_cloud.playbooks.playbook import PUT_OFF, PutOff, name_of
 from alfa_cloud.profile import Profile
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.nowhere import Nowhere
@@ -128,6 +128,10 @@ async def _hold(engine: Engine, claim: Claim) -> None:
             keeper.result()
     except LeaseLostError:
         log.warning("operation_taken_over", attempt=claim.attempt)
+    except PutOff as later:
+        log.info("operation_put_off", after_s=later.after_s)
+        await _end(work, keeper)
+        await asyncio.shield(_give_back(engine, claim, later.after_s))
     except asyncio.CancelledError:
         await _end(work, keeper)
         await asyncio.shield(_give_back(engine, claim))
@@ -146,11 +150,17 @@ async def _interrupted(engine: Engine, claim: Claim, error: Exception) -> None:
         await _give_back(engine, claim)
         return
     log.exception("operation_interrupted", exc_info=error)
-    if claim.attempt < MAX_ATTEMPTS and claim.remaining_s > 0:
-        await _give_back(engine, claim, after_s=float(2**claim.attempt))
+    attempt = _attempt(claim)
+    if attempt < MAX_ATTEMPTS and claim.remaining_s > 0:
+        await _give_back(engine, claim, after_s=float(2**attempt))
         return
     async with engine.sessions.begin() as session:
         await _terminal(engine, claim, explain(error, None), claim.result)(session)
+
+
+def _attempt(claim: Claim) -> int:
+    """How many workers have tried it, but for those that put it off."""
+    return claim.attempt - int(claim.result.get(PUT_OFF, 0))
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:
@@ -173,7 +183,7 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
     limits = engine.limits
     journal = Journal(engine.sessions, claim, max_lines=limits.log_lines, max_bytes=limits.log_bytes)
     async with journal:
-        if claim.attempt > 1:
+        if _attempt(claim) > 1:
             await journal.note(f"Another worker goes on with this operation (attempt {claim.attempt}).")
         masker = Masker()
 

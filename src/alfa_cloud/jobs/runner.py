@@ -20,7 +20,7 @@ from alfa_cloud.errors import (
 from alfa_cloud.jobs.failpoint import Phase
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.lease import Lease
-from alfa_cloud.playbooks.playbook import Playbook, Step
+from alfa_cloud.playbooks.playbook import Playbook, PutOff, Step
 from alfa_cloud.remote.host import Host
 from alfa_cloud.specs import StepState
 
@@ -108,7 +108,12 @@ class Runner:
         self._reach = reach
 
     async def run(self, remaining_s: float) -> Failure | None:
-        """Bring all steps about; None, or why it failed, with everything taken back that can be."""
+        """Bring all steps about; None, or why it failed, with everything taken back that can be.
+
+        Raises:
+            PutOff: a step is to be tried again later.
+            LeaseLostError: another worker has the operation.
+        """
         position = 0
         step: str | None = None
         try:
@@ -120,6 +125,9 @@ class Runner:
                     self._touched = max(self._touched, position)
                     await self._run_step(position, current)
         except (LeaseLostError, DatabaseAwayError):
+            raise
+        except PutOff as later:
+            await self._journal.put_off(position, printable(later.reason), later.after_s, self._progress(position))
             raise
         except CancelRequested:
             taken_back = "; what was done has been taken back" if self._playbook.undo_on_failure else ""

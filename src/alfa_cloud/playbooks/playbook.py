@@ -5,9 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from alfa_cloud.remote.host import Host
+
+PUT_OFF: Final = "put_off"
+"""The fact that counts how often an operation was put off."""
+
+
+class PutOff(Exception):  # noqa: N818  no error: the step is tried again
+    """What a step raises that can't be done now: the operation goes on with it later, and takes no worker meanwhile.
+
+    Args:
+        after_s: when.
+        reason: why not now; a sentence.
+    """
+
+    def __init__(self, after_s: float, reason: str) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+        self.reason = reason
 
 
 class Step(Protocol):
@@ -26,7 +43,11 @@ class Step(Protocol):
         """Look, change nothing: whether it holds already."""
 
     async def apply(self, host: Host) -> None:
-        """Make it hold; safe to repeat after a stop at any point."""
+        """Make it hold; safe to repeat after a stop at any point.
+
+        Raises:
+            PutOff: it can't be done now.
+        """
 
     async def undo(self, host: Host) -> None:
         """Take it back, as far as it was done; safe to repeat. By default there is nothing to take back."""

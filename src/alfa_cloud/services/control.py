@@ -49,6 +49,7 @@ async def cancel(session: AsyncSession, operation_id: UUID) -> Operation:
     if reason is not None:
         raise NotCancellableError(reason)
     operation.cancel_requested_at = operation.cancel_requested_at or await operations.database_now(session)
+    await operations.hurry(session, operation)
     if operation.state == OperationState.QUEUED:
         await endings.cancel_queued(session, operation, "Cancelled before it started.")
     await session.flush()

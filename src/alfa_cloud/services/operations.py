@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid6 import uuid7
 
@@ -242,12 +242,21 @@ def _held(claim: Claim) -> tuple[Any, ...]:
 
 
 async def give_back(session: AsyncSession, claim: Claim, after_s: float = -1) -> None:
-    """End the lease, at once or after some seconds, so that another worker goes on where this one was."""
+    """End the lease, so that another worker goes on where this one was: after some seconds, or at once, as always where
+    somebody asks to cancel.
+    """
+    seconds = case((Operation.cancel_requested_at.is_(None), after_s), else_=-1.0)
     await session.execute(
         update(Operation)
         .where(*_held(claim))
-        .values(lease_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, after_s), worker=None)
+        .values(lease_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds), worker=None)
     )
+
+
+async def hurry(session: AsyncSession, operation: Operation) -> None:
+    """An operation that is to go on later, and that nobody holds, goes on now; the caller holds its row locked."""
+    if operation.state == OperationState.RUNNING and operation.lease_until is not None and operation.worker is None:
+        operation.lease_until = await database_now(session)
 
 
 async def write(session: AsyncSession, claim: Claim, **values: Any) -> bool:

@@ -40,7 +40,7 @@ async def write_step(session: AsyncSession, claim: Claim, position: int, state: 
     values: dict[str, Any] = {"state": state}
     if state is StepState.RUNNING:
         values |= {"started_at": func.coalesce(OperationStep.started_at, func.clock_timestamp()), "finished_at": None}
-    else:
+    elif state is not StepState.WAITING:
         values["finished_at"] = func.clock_timestamp()
     await session.execute(
         update(OperationStep)

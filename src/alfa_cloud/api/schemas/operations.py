@@ -25,7 +25,9 @@ Completed = Literal["ok", "error"] | None
 
 
 class StepValue(Attributes):
-    """One step: `done`, or `skipped` where it held already; `undone` where it was taken back."""
+    """One step: `done`, or `skipped` where it held already; `waiting` to be tried again later; `undone` where it was
+    taken back.
+    """
 
     name: str = Field(examples=["ensure_database"])
     title: str = Field(examples=["Database alfa_17"])

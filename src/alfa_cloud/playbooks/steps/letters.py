@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from alfa_cloud.errors import MailServerError, StepFailedError
 from alfa_cloud.mail.address import SmtpAddress
 from alfa_cloud.mail.message import Letter, compose
 from alfa_cloud.mail.sender import send
-from alfa_cloud.playbooks.playbook import Step
+from alfa_cloud.playbooks.playbook import PUT_OFF, PutOff, Step
 from alfa_cloud.remote.host import Host
 
 
@@ -56,19 +55,19 @@ class SendLetter(Step):
         return bool(self.sent_at)
 
     async def apply(self, host: Host) -> None:
-        delays_s = self.envelope.delays_s
-        for number, delay_s in enumerate(delays_s, 1):
-            await asyncio.sleep(delay_s)
-            try:
-                await self._hand_over(host)
-                return
-            except MailServerError as error:
-                reason = error.detail
-            if number < len(delays_s):
-                await host.note(f"{reason} Trying again in {delays_s[number]:g} s.")
-        raise StepFailedError(
-            f"{reason} It was tried {len(delays_s)} times; retry when the mail server works.", code=MailServerError.code
-        )
+        delays_s, put_off = self.envelope.delays_s, int(host.facts.get(PUT_OFF, 0))
+        waits_first = delays_s[0] > 0
+        if waits_first and not put_off:
+            raise PutOff(delays_s[0], "Letters wait before they leave.")
+        tried = put_off + 1 - waits_first
+        try:
+            await self._hand_over(host)
+        except MailServerError as error:
+            if tried < len(delays_s):
+                raise PutOff(delays_s[tried], error.detail) from error
+            raise StepFailedError(
+                f"{error.detail} It was tried {tried} times; retry when the mail server works.", code=error.code
+            ) from error
 
     async def _hand_over(self, host: Host) -> None:
         way, now = self.envelope, datetime.now(UTC)
