@@ -218,6 +218,35 @@ async def test_a_million_lines(practice: Practice) -> None:
     assert sink.of(Stream.STDOUT) == [str(number) for number in range(1, 1_000_001)]
 
 
+async def test_a_flood_fills_no_disk_and_ends_as_it_would_have(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached, "OUTPUT_BYTES", 100_001)
+    result = await practice.host().run(sh("yes 12345678 | head -n 5000000; echo end >&2; exit 7"), check=False)
+    assert result.exit_status == 7
+    said = result.text.splitlines()
+    assert said[0] == "12345678"
+    assert said[-3:] == ["12345678", "12", "[the output was cut off here, after 100001 bytes]"]
+    assert (practice.folder("step") / "output").stat().st_size < 101_000
+    exact = await practice.host().run(sh("head -c 100001 /dev/zero | tr '\\0' x", name="exact"))
+    assert exact.stdout == b"x" * 100_001
+    assert not list(Path(practice.operation_dir).rglob("pipe"))
+
+
+async def test_a_daemon_prints_on(practice: Practice) -> None:
+    """What a command started may still print when it has ended; that neither stops it nor is it lost."""
+    go = practice.server.root / "go"
+    script = "(while [ ! -e $0 ]; do sleep 0.1; done; echo later; touch $0.done) & echo now"
+    command = Command(("sh", "-c", script, str(go)), detached="step")
+    assert (await practice.host().run(command)).text == "now\n"
+    go.touch()
+    await gone(go.with_name("go.done"), there=True)
+    output = practice.folder("step") / "output"
+    async with asyncio.timeout(10):
+        while output.read_text() != "now\nlater\n":
+            await asyncio.sleep(0.02)
+
+
 async def test_bytes_that_are_no_text_and_no_end_of_line(practice: Practice) -> None:
     sink = Lines()
     result = await practice.host(sink).run(sh(r"printf '\377a\r\nb\rc'"))

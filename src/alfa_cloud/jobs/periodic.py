@@ -17,7 +17,7 @@ from sqlalchemy import CursorResult, delete, func, select, text
 from alfa_cloud.config import Settings
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError
-from alfa_cloud.jobs import calendar, counting, sampling
+from alfa_cloud.jobs import calendar, counting, sampling, sweeping
 from alfa_cloud.models import Client, OperationEvent, Server
 from alfa_cloud.remote.nginx import HEALTH_PATH
 from alfa_cloud.remote.pool import SshPool
@@ -64,6 +64,12 @@ async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Setting
         ),
         _every(settings.dns_interval_s, counting.NAMES_LOCK, sessions, lambda: counting.check_names(sessions)),
         _every(DROP_EVERY_S, DROP_LOCK, sessions, lambda: drop_old(sessions, settings.log_keep_days)),
+        _every(
+            DROP_EVERY_S,
+            sweeping.SWEEP_LOCK,
+            sessions,
+            lambda: sweeping.sweep_servers(sessions, pool, settings.log_keep_days),
+        ),
     )
 
 

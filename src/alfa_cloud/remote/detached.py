@@ -8,16 +8,22 @@ fence that asked. Status file: done. Lock held: running. Started and neither, or
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import CAPTURE_BYTES
+from alfa_cloud.specs import Layout
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 DEATHS: Final = 3
 """How often one command may die without a status before it counts as failed."""
+OUTPUT_BYTES: Final = 32 * 1024**2
+"""How much of a command's output is kept: three times what an operation's log takes."""
+
+SWEPT_AT_ONCE: Final = 2_000
 
 
 class Started:
@@ -59,7 +65,8 @@ class Look:
     seconds: int = 0
 
 
-# In all scripts: flock(1), setsid(1) of util-linux; timeout(1), tail(1), sync(1) of coreutils; sh is dash or bash.
+# In all scripts: flock(1), setsid(1) of util-linux; timeout(1), tail(1), stdbuf(1) and more of coreutils; sh is dash or
+# bash.
 LOOK: Final = r"""
 run=$1/$2
 free() { flock -n -s "$run/lock" true; }
@@ -75,17 +82,38 @@ look() {
 
 # The wrapper: leader of a session of its own. Neither a signal for the session nor a full disk keeps it from writing
 # the status; only where its folder was removed nobody asks for it any more.
+#
+# What the command prints goes through a pipe to `keep`, which drops what is over the cap and never ends the command.
+# At the command's end it is waited for, but not where a daemon that the command started holds the pipe.
 WRAPPER: Final = r"""
-run=$1 fence=$2 mask=$3; shift 3
+run=$1 fence=$2 mask=$3 cap=$4; shift 4
 trap : HUP INT TERM
 began=$(date +%s)
+keep() {
+    trap '' HUP INT TERM
+    stdbuf -o0 head -c "$cap"
+    [ "$(head -c 1 | wc -c)" -eq 0 ] || printf '\n[the output was cut off here, after %s bytes]\n' "$cap"
+    cat >/dev/null
+    rm -f "$run/pipe"
+}
+[ -p "$run/pipe" ] || mkfifo "$run/pipe" || exit 1
+exec 3<>"$run/pipe" 4<"$run/pipe" 5>"$run/pipe"
+exec 3>&-
 echo "$$ $fence $began" >"$run/started.new" && chmod 644 "$run/started.new" || exit 1
 mv -f "$run/started.new" "$run/started" || exit 1
 echo started
 exec >>"$run/output" 2>&1
-(umask "$mask"; exec "$@")
+(exec <&4 4<&- 5>&-; keep) &
+exec 4<&-
+(umask "$mask"; exec "$@") >&5 2>&1 5>&-
 code=$?
-exec </dev/null
+exec </dev/null 5>&-
+turn=0
+while [ -e "$run/pipe" ] && [ "$turn" -lt 100 ]; do
+    turn=$((turn + 1))
+    sleep 0.02
+done
+rm -f "$run/pipe"
 until echo "$code $(($(date +%s) - began))" >"$run/status.new" && chmod 644 "$run/status.new" &&
     sync "$run/output" "$run/status.new" && mv -f "$run/status.new" "$run/status"; do
     [ -d "$run" ] || exit "$code"
@@ -97,7 +125,7 @@ sync "$run"
 # The lock on the folder itself makes fence, look and start one step; nothing that is started inherits it.
 START: Final = r"""
 mask=$(umask); umask 077
-dir=$1 run=$1/$2 fence=$3 size=$4 aside=$5 deaths=$6 wrapper=$7; shift 7
+dir=$1 run=$1/$2 fence=$3 size=$4 aside=$5 deaths=$6 cap=$7 wrapper=$8; shift 8
 enter() {
     mkdir -p "$dir" || exit 73
     [ -z "${SUDO_UID-}" ] || chown "$SUDO_UID:$SUDO_GID" "$dir" || exit 73
@@ -143,7 +171,7 @@ if [ "$size" -gt 0 ]; then
     enter
 fi
 : >>"$run/output" || exit 73
-ready=$(setsid sh -c "$wrapper" alfa-detached "$run" "$fence" "$mask" "$@" <&7 2>/dev/null 7<&- 8<&- &)
+ready=$(setsid sh -c "$wrapper" alfa-detached "$run" "$fence" "$mask" "$cap" "$@" <&7 2>/dev/null 7<&- 8<&- &)
 [ "$ready" = started ] || exit 70
 """
 
@@ -211,6 +239,16 @@ echo "$code 0" >"$run/status.new" && chmod 644 "$run/status.new" && mv -f "$run/
 )
 
 
+# Standard input names those that stay. The folder of an operation is as old as the last command that began in it.
+SWEEP: Final = r"""
+set -eu
+cd -- "$1" 2>/dev/null || exit 0
+{ cat; echo; find . -mindepth 1 -maxdepth 1 -type d -mtime "+$2" -name "$3" -printf '%f\n'; } |
+    awk -v most="$4" 'past && !($0 in spared) && n++ < most { print } $0 == "" { past = 1 } !past { spared[$0] }' |
+    xargs --no-run-if-empty rm -rf --
+"""
+
+
 def start(operation_dir: str, fence: int, command: Command, *, set_aside: bool = False) -> Command:
     """Start a command, unless it runs, is done, or was fenced off; the exit status is one of `Started`.
 
@@ -223,7 +261,14 @@ def start(operation_dir: str, fence: int, command: Command, *, set_aside: bool =
     if command.detached is None or not NAME.fullmatch(command.detached):
         raise ValueError(f"{command.detached!r} is not a name for a detached command")
     inner = replace(command, sudo=False, detached=None, stdin=b"")
-    options = (str(fence), str(len(command.stdin)), "aside" if set_aside else "keep", str(DEATHS), WRAPPER)
+    options = (
+        str(fence),
+        str(len(command.stdin)),
+        "aside" if set_aside else "keep",
+        str(DEATHS),
+        str(OUTPUT_BYTES),
+        WRAPPER,
+    )
     script = _script(START, operation_dir, command.detached, *options, *inner.bounded_argv(), sudo=command.sudo)
     return replace(script, stdin=command.stdin, timeout_s=120)
 
@@ -248,6 +293,16 @@ def head(operation_dir: str, name: str, *, sudo: bool) -> Command:
     """Print the first part of a command's output."""
     argv = ("head", f"--bytes={CAPTURE_BYTES}", "--", f"{operation_dir}/{name}/output")
     return Command(argv, sudo=sudo, timeout_s=60, log=False)
+
+
+def sweep(layout: Layout, days: int, spared: Iterable[str]) -> Command:
+    """The folders of operations in which nothing began for these days are gone, but for those of the spared ones.
+
+    No more than `SWEPT_AT_ONCE`: the next sweep takes the others.
+    """
+    argv = (layout.operation_dir(""), str(days), "????????-????-????-????-????????????", str(SWEPT_AT_ONCE))
+    stdin = "".join(f"{operation_id}\n" for operation_id in spared).encode()
+    return Command(("sh", "-c", SWEEP, "alfa-sweep", *argv), stdin=stdin, sudo=True, timeout_s=300, log=False)
 
 
 def parse_look(text: bytes) -> Look | None:
