@@ -67,9 +67,9 @@ async def test_the_maintenance_page_stands_for_a_client(cloud: Cloud, client_id:
 
 @pytest.mark.usefixtures("worker")
 async def test_a_page_that_cannot_be_shown_leaves_everything_as_it_was(cloud: Cloud, client_id: str) -> None:
-    cloud.practice.fault("psql.*--dbname=alfa_", action="fail", phase="before")
+    cloud.practice.fault("alfa-vhost .*/vhost.loaded", action="fail", phase="before")
     ended = await run(cloud, f"/clients/{client_id}/maintain_enable", expect="error")
-    assert ended["error"]["step"] == "Settings in the client's database"
+    assert ended["error"]["step"].startswith("Virtual host ")
     cloud.practice.clear_faults()
     assert (await visit(cloud, client_id)).status_code == 200
     assert (await cloud.system.client(client_id))["maintenance"] is False

@@ -88,14 +88,27 @@ async def test_under_maintenance_the_ended_term_goes_first(cloud: Cloud, client_
 
 @pytest.mark.usefixtures("worker")
 async def test_a_server_that_cannot_be_told_leaves_the_client_as_it_was(cloud: Cloud, client_id: str) -> None:
-    cloud.practice.fault("psql.*--dbname=alfa_", action="fail", phase="before")
+    cloud.practice.fault("alfa-vhost .*/vhost.loaded", action="fail", phase="before")
     ended = await set_date(cloud, client_id, PAST, expect="error")
-    assert ended["error"]["step"] == "Settings in the client's database"
+    assert ended["error"]["step"] == "Virtual host term.practice.test"
     cloud.practice.clear_faults()
     assert await state(cloud, client_id) == ("active", False)
     assert (await cloud.system.client(client_id))["expire_date"] == PAST
     assert (await visit(cloud, client_id)).status_code == 200
     await set_date(cloud, client_id, None)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_client_whose_database_is_away_is_blocked_all_the_same(cloud: Cloud, client_id: str) -> None:
+    cloud.practice.fault("psql.*--dbname=alfa_", action="fail", phase="before")
+    ended = await set_date(cloud, client_id, PAST)
+    assert len(ended["warnings"]) == 1
+    assert "could not be written" in ended["warnings"][0]
+    assert "Срок использования истёк" in (await visit(cloud, client_id)).text
+    assert await state(cloud, client_id) == ("expired", True)
+    cloud.practice.clear_faults()
+    await set_date(cloud, client_id, None)
+    assert settings(cloud, client_id)["blocked"] == "0"
 
 
 @pytest.mark.usefixtures("worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -52,15 +53,15 @@ def states(ended: Any) -> dict[str, str]:
 @pytest.mark.usefixtures("worker")
 async def test_one_that_fails_is_alone_and_is_done_again_alone(cloud: Cloud, client_ids: list[str]) -> None:
     path = f"/server/{cloud.server_id}/maintain_enable?page_text=До 18:00"
-    cloud.practice.fault(f"psql.*--dbname=alfa_{client_ids[3]}( |$)", action="fail", phase="before", stderr="no")
+    cloud.practice.fault("alfa-vhost .*/clients/lab-3/vhost", action="fail", phase="before", stderr="no")
     operation_id = await ask(cloud, path)
     ended = await cloud.system.ended(operation_id, expect="error")
     assert Counter(states(ended).values()) == {"ok": 7, "error": 1}
     assert (ended["error"]["code"], ended["error"]["step"]) == ("some_children_failed", "lab-3")
     (row,) = [row for row in ended["result"]["rows"] if row["state"] == "error"]
-    assert (row["client_id"], row["error"]["step"]) == (client_ids[3], "Settings in the client's database")
+    assert (row["client_id"], row["error"]["step"]) == (client_ids[3], "Virtual host lab-3.practice.test")
     lines = [line["text"] for line in await cloud.system.log(f"/operations/{operation_id}/log")]
-    assert any(line.startswith("lab-3: error in “Settings in the client's database”: ") for line in lines)
+    assert any(line.startswith("lab-3: error in “Virtual host lab-3.practice.test”: ") for line in lines)
     await cloud.assert_sound(operation_id, ended)
     assert [(await cloud.system.client(id_))["maintenance"] for id_ in client_ids] == [n != 3 for n in range(CLIENTS)]
     cloud.practice.clear_faults()
@@ -99,9 +100,7 @@ def migrations(cloud: Cloud) -> Counter[str]:
     """How often each client's database was migrated."""
     found = [one.argv for one in cloud.practice.commands("docker", kind="stand_in") if "migrate" in one.argv]
     names = [f"lab-{n}" for n in range(CLIENTS)]
-    return Counter(
-        name for argv in found for name in names if any(word.startswith(f"alfa-{name}-app-") for word in argv)
-    )
+    return Counter(name for argv in found for name in names if f"--project-name=alfa-{name}" in argv)
 
 
 async def progress(cloud: Cloud, operation_id: str) -> float:
@@ -138,7 +137,7 @@ async def rows(cloud: Cloud, operation_id: str) -> list[Any]:
 
 @pytest.mark.usefixtures("worker")
 async def test_a_canary_that_fails_saves_the_rest(cloud: Cloud, client_ids: list[str]) -> None:
-    cloud.practice.fault(f"psql.*--dbname=alfa_{client_ids[0]}( |$)", action="fail", phase="before")
+    cloud.practice.fault("alfa-vhost .*/clients/lab-0/vhost", action="fail", phase="before")
     ended = await run(cloud, f"/server/{cloud.server_id}/maintain_enable?canary_count=1", expect="error")
     assert Counter(states(ended).values()) == {"error": 1, "cancelled": 7}
     assert not any([(await cloud.system.client(id_))["maintenance"] for id_ in client_ids])
@@ -168,6 +167,27 @@ async def test_another_image_for_all_and_everything_written_anew(cloud: Cloud, c
     shown = [await cloud.system.client(client_id) for client_id in client_ids]
     assert [client["version"] for client in shown] == [f"1.{2 if n == 1 else 1}.0-dev" for n in range(CLIENTS)]
     assert cloud.count("up") == before + 1
+
+
+async def test_a_restart_of_all_that_is_killed_at_the_end_of_a_client_repeats_nothing(
+    cloud: Cloud, client_ids: list[str]
+) -> None:
+    """The former container is gone, and the client's row does not know yet."""
+    before, ups = containers(cloud), cloud.count("up")
+    dying = cloud.start_worker("deploy_client.retire_former:after:kill")
+    operation_id = await ask(cloud, f"/server/{cloud.server_id}/deploy?restart_all=true")
+    await asyncio.to_thread(dying.wait, 90)
+    cloud.start_worker()
+    ended = await cloud.system.ended(operation_id, expect="ok", within_s=180)
+    assert set(states(ended).values()) == {"ok"}
+    after = containers(cloud)
+    assert (len(after), after & before) == (CLIENTS, set())
+    assert cloud.count("up") == ups + CLIENTS
+
+
+def containers(cloud: Cloud) -> set[str]:
+    """The ids of all containers."""
+    return {json.loads(line)["ID"] for line in cloud.containers()}
 
 
 @pytest.mark.usefixtures("worker")

@@ -182,6 +182,21 @@ async def test_an_update_without_a_gap(cloud: Cloud, client_id: str) -> None:
 
 
 @pytest.mark.usefixtures("worker")
+async def test_an_update_that_fails_leaves_the_former_domain(cloud: Cloud, client_id: str) -> None:
+    """And the next one brings what was wanted."""
+    former = (await cloud.system.client(client_id))["domain"]
+    cloud.practice.fault("--host=.*psql|psql.*--dbname=alfa_", "fail", phase="before")
+    made = await cloud.system.call("PATCH", f"/clients/{client_id}", json={"domain": "other.test"}, status=200)
+    operation_id = made["data"]["relationships"]["operation"]["data"]["id"]
+    ended = await cloud.system.ended(operation_id, expect="error")
+    assert ended["error"]["step"] == "Settings in the client's database"
+    assert (await visit(cloud, former), await visit(cloud, "other.test")) == (200, 404)
+    cloud.practice.clear_faults()
+    await run(cloud, f"/operations/{operation_id}/retry")
+    assert (await visit(cloud, former), await visit(cloud, "other.test")) == (404, 200)
+
+
+@pytest.mark.usefixtures("worker")
 async def test_migrations(cloud: Cloud, client_id: str) -> None:
     client = await cloud.system.client(client_id)
     await run(cloud, f"/clients/{client_id}/switch/{NEW}", run_migrate=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from alfa_cloud.errors import AlfaCloudError, CommandFailedError
+from alfa_cloud.errors import AlfaCloudError, CommandFailedError, CommandTimeoutError
 from alfa_cloud.playbooks.playbook import Playbook, Step
+from alfa_cloud.playbooks.steps.client import WaitHealthy
+from alfa_cloud.playbooks.steps.demo import Seed
 from alfa_cloud.playbooks.steps.migration import DumpBehindPage, MigrateData, ShowPage, StartAgain, StopContainers
 from alfa_cloud.playbooks.steps.rollout import PointProxy, RollOut, StartBeside
 from alfa_cloud.playbooks.switch_client import roll_out
@@ -186,6 +188,21 @@ async def test_a_migration_that_outlives_its_program_is_ended(client: Client) ->
     assert await client.visit() == 200
     locker.cancel()
     await asyncio.gather(locker, return_exceptions=True)
+
+
+async def test_a_seeder_that_took_too_long_does_not_go_on(client: Client) -> None:
+    """Docker's client was ended with its time; what it had started in the container is ended with the container."""
+    spec = replace(client.spec, app=replace(client.spec.app, demo_deadline_s=2))
+    locker, before = await lock_samples(client, 6), await client.state()
+    with pytest.raises(CommandTimeoutError):
+        await Seed(spec, "").apply(client.host())
+    await locker
+    host = client.host()
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'alfa' AND state = 'active';"
+    assert (await host.run(postgresql.psql_as_client(client.spec, left))).text.strip() == "0"
+    assert (await host.run(postgresql.psql_as_client(client.spec, "SELECT * FROM samples;"))).text == ""
+    await carry_out(Playbook([WaitHealthy(client.spec)]), host)
+    assert await client.state() == before
 
 
 async def test_where_the_data_cannot_be_brought_back_nothing_runs(client: Client) -> None:

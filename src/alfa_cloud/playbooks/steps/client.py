@@ -20,12 +20,15 @@ from alfa_cloud.playbooks.steps.ownership import (
 )
 from alfa_cloud.remote import app, compose, docker, files, mariadb, postgresql
 from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.follow import TIMED_OUT
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSecrets, ClientSpec, CloudSettings, DatabaseEngine, Secret
 
 POLL_S = 0.3
 LOG_TAIL_LINES = 30
+BY_SIGNAL = 128
+"""Exit statuses from here on are signals'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,24 @@ async def ended_well(host: Host, command: Command) -> bool:
     return (await host.run(command, check=False)).ok
 
 
+def was_ended(status: int) -> bool:
+    """Whether a program with this exit status was ended by somebody: its time limit, or a signal."""
+    return status == TIMED_OUT or status >= BY_SIGNAL
+
+
+async def end_in_container(host: Host, spec: ClientSpec, name: str) -> None:
+    """Nothing of this operation's detached command in the client's container runs any more.
+
+    On the server runs no more than Docker's client: what that started lives on in the container where it was ended.
+    """
+    status = await host.detached_status(name)
+    await host.stop_detached(name)
+    began = await host.detached_began(name)
+    if began and (status is None or was_ended(status)) and await find_container(host, spec) is not None:
+        await host.note(f"{name} was ended: the container is started anew, so that nothing of it runs on.")
+        await host.run(replace(docker.restart_container(spec.container), detached=None))
+
+
 @dataclass(frozen=True, slots=True)
 class Migrate(Step):
     """The database has the tables of the application's version."""
@@ -224,7 +245,7 @@ class Migrate(Step):
         await host.run(app.migrate(self.spec))
 
     async def undo(self, host: Host) -> None:
-        await host.stop_detached("migrate")
+        await end_in_container(host, self.spec, app.MIGRATION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from alfa_cloud.errors import CommandFailedError, StepFailedError
+from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
-from alfa_cloud.playbooks.steps.client import ended_well
+from alfa_cloud.playbooks.steps.client import end_in_container, was_ended
 from alfa_cloud.playbooks.steps.data import RESTORE_S, read_manifest, restore
 from alfa_cloud.playbooks.steps.migration import MigrateAlone, bring_back
 from alfa_cloud.playbooks.steps.rollout import RollOut, lifted
 from alfa_cloud.remote import demo
 from alfa_cloud.remote.command import Command
-from alfa_cloud.remote.host import Host
+from alfa_cloud.remote.host import Host, Result
 from alfa_cloud.remote.output import plain_text
 from alfa_cloud.specs import ClientSpec, CloudSettings
 
@@ -40,10 +40,24 @@ class Seed(Step):
         return (demo.take_away if self.inverse else demo.seed)(self.spec)
 
     async def is_satisfied(self, host: Host) -> bool:
-        return await ended_well(host, self._command)
+        if await host.detached_status(self._command.detached or "") is None:
+            return False
+        return (await self._run(host)).ok
+
+    async def _run(self, host: Host) -> Result:
+        """The seeder's one run in this operation; where it was ended, nothing of it runs on."""
+        name = self._command.detached or ""
+        try:
+            result = await host.run(self._command, check=False)
+        except CommandTimeoutError:
+            await end_in_container(host, self.spec, name)
+            raise
+        if was_ended(result.exit_status):
+            await end_in_container(host, self.spec, name)
+        return result
 
     async def apply(self, host: Host) -> None:
-        result = await host.run(self._command, check=False)
+        result = await self._run(host)
         if result.ok:
             return
         words = plain_text(b" / ".join(line for line in result.stdout.splitlines() if line.strip())[-500:])

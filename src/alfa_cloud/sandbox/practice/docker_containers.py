@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from alfa_cloud.sandbox.practice import docker_output, docker_views, options
@@ -191,7 +194,8 @@ def _attend(engine: Engine, call: Call, container: Container, process: subproces
     pause = 0.002
     while process.poll() is None:
         if not container.running:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return 137
         try:
