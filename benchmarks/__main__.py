@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 
-from benchmarks import clients_list, dispatch, journal, log_flood, log_line
+from benchmarks import clients_list, dispatch, journal, log_flood, log_line, transfer
 from benchmarks.figures import Figure, table
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "journal": journal.run,
     "clients_list": clients_list.run,
     "log_flood": log_flood.run,
+    "transfer": transfer.run,
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid6 import uuid7
 
-from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.models import Backup, Client, Operation, Place, Server
 from alfa_cloud.services import operations
 from alfa_cloud.services.client_specs import secret_place
 from alfa_cloud.services.operations import Caller
@@ -65,6 +67,52 @@ async def make_client(session: AsyncSession, vault: Vault, server: Server, **val
     client.owner_password = vault.seal(Secret("owner-password-1"), secret_place("owner_password", client))
     await session.flush()
     return client
+
+
+async def make_place(session: AsyncSession, client: Client, server: Server, **values: Any) -> Place:
+    """What a moved client left on a server, kept for a week."""
+    now = await operations.database_now(session)
+    number = next(NUMBERS)
+    place = Place(
+        **{
+            "client_id": client.id,
+            "server_id": server.id,
+            "slot": "a",
+            "port": 22000 + 2 * number,
+            "spare_port": 22001 + 2 * number,
+            "image_ref": client.image_ref,
+            "kept": True,
+            "keep_until": now + timedelta(days=7),
+            "forward_until": now + timedelta(days=14),
+            **values,
+        }
+    )
+    session.add(place)
+    await session.flush()
+    return place
+
+
+async def make_backup(session: AsyncSession, client: Client, **values: Any) -> Backup:
+    """A back-up on its client's server."""
+    backup_id = values.pop("id", None) or uuid7()
+    backup = Backup(
+        **{
+            "id": backup_id,
+            "client_id": client.id,
+            "server_id": client.server_id,
+            "name": f"backup-{backup_id}",
+            "reason": "command",
+            "tables": {"users": 1},
+            "files_count": 1,
+            "files_bytes": 2,
+            "size_bytes": 3,
+            "sha256": "a" * 64,
+            **values,
+        }
+    )
+    session.add(backup)
+    await session.flush()
+    return backup
 
 
 async def make_operation(session: AsyncSession, **values: Any) -> Operation:

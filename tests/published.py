@@ -42,12 +42,20 @@ PUBLISHED: Final[dict[str, tuple[str, ...]]] = {
     "/clients/{client_id}/reboot": COMMAND,
     "/clients/{client_id}/switch/{image_name}": COMMAND,
     "/clients/{client_id}/migrate": COMMAND,
+    "/clients/{client_id}/move_to/{server_id}": COMMAND,
+    "/clients/{client_id}/copy_to/{server_id}": COMMAND,
+    "/clients/{client_id}/restore": ("POST",),
+    "/clients/{client_id}/backups": ("GET", "POST"),
+    "/clients/{client_id}/backups/{backup_id}": ("GET",),
+    "/clients/{client_id}/backups/{backup_id}/file": ("GET",),
+    "/clients/{client_id}/backups/{backup_id}/restore": ("POST",),
     "/cloud_admin_password": ("POST",),
     "/operations": ("GET",),
     "/operations/{operation_id}": ("GET",),
     "/operations/{operation_id}/log": ("GET",),
     "/operations/{operation_id}/cancel": ("POST",),
     "/operations/{operation_id}/retry": ("POST",),
+    "/operations/{operation_id}/undo": ("POST",),
     "/events": ("GET",),
     "/ssh_public_key": ("GET",),
     "/metrics": ("GET",),
@@ -55,5 +63,5 @@ PUBLISHED: Final[dict[str, tuple[str, ...]]] = {
     "/readyz": ("GET",),
 }
 
-PUBLIC: Final = frozenset({"/healthz", "/readyz"})
-"""What asks for no login."""
+PUBLIC: Final = frozenset({"/healthz", "/readyz", "/clients/{client_id}/backups/{backup_id}/file"})
+"""What asks for no login; the file of a back-up asks for a signed link."""

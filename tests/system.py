@@ -53,6 +53,8 @@ class System:
             "ALFA_HEARTBEAT_S": "0.5",
             "ALFA_RECONCILE_S": "0.5",
             "ALFA_MIN_FREE_BYTES": "1000000",
+            "ALFA_KEEP__SCHEDULED": "false",
+            "ALFA_KEEP__PROVE_DAYS": "0",
             **settings,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -139,12 +141,14 @@ class System:
     async def ended(self, operation_id: str, *, expect: str | None = None, within_s: float = 120) -> Any:
         """The attributes of an operation that has ended."""
         deadline = time.monotonic() + within_s
+        pause = 0.02
         while True:
             found = (await self.call("GET", f"/operations/{operation_id}", status=200))["data"]["attributes"]
             if found["completed"] is not None:
                 break
             assert time.monotonic() < deadline, (found, self.logs()[-5000:])
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
+            pause = min(0.4, pause * 1.5)
         if expect is not None:
             assert found["completed"] == expect, (found, await self.log(f"/operations/{operation_id}/log"))
         return found

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 
 from alfa_cloud import schema
 from alfa_cloud.config import Settings, networks
-from alfa_cloud.profile import Source
+from alfa_cloud.profile import Keeping, Source
 from alfa_cloud.sandbox.stores import EmbeddedPostgres
 from alfa_cloud.specs import AppProfile
 
@@ -32,9 +32,10 @@ def test_the_migrations_make_what_the_models_say(postgres: EmbeddedPostgres, tem
 
 def test_the_example_names_every_setting() -> None:
     named = set(re.findall(r"^(ALFA_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    wanted = {f"ALFA_{name.upper()}" for name in Settings.model_fields if name not in ("app", "source")}
+    wanted = {f"ALFA_{name.upper()}" for name in Settings.model_fields if name not in ("app", "source", "keep")}
     wanted |= {f"ALFA_APP__{name.upper()}" for name in (field.name for field in fields(AppProfile))}
     wanted |= {f"ALFA_SOURCE__{field.name.upper()}" for field in fields(Source)}
+    wanted |= {f"ALFA_KEEP__{field.name.upper()}" for field in fields(Keeping)}
     assert named == wanted
 
 
@@ -46,6 +47,8 @@ def test_the_example_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert isinstance(settings, BaseSettings)
     assert settings.app.migrate == ("php", "artisan", "migrate", "--force")
+    assert settings.app == AppProfile()
+    assert settings.keep == settings.profile.keeping == Keeping()
 
 
 @pytest.mark.parametrize("missing", sorted(NEEDED))

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from alfa_cloud.profile import MailProfile, Profile, Source
+from alfa_cloud.profile import Keeping, MailProfile, Profile, Source
 from alfa_cloud.specs import AppProfile, Secret
 
 Network = IPv4Network | IPv6Network
@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     sample_keep_days: int = Field(14, ge=1)
     reboot_deadline_s: float = Field(600, gt=0)
     """How long a server may be away that is rebooted."""
+    keep: Keeping = Keeping()
     min_free_bytes: int = 2_000_000_000
     certbot_email: str = ""
     certbot_server: str = ""
@@ -121,7 +122,16 @@ class Settings(BaseSettings):
         """Commands stand in their variables as JSON lists."""
         if not isinstance(value, dict):
             return value
-        names = ("migrate", "owner", "demo", "demo_inverse", "dev_frontend", "master_frontend")
+        names = (
+            "migrate",
+            "owner",
+            "demo",
+            "demo_inverse",
+            "scrub",
+            "copy_environment",
+            "dev_frontend",
+            "master_frontend",
+        )
         commands = {name: json.loads(value[name]) for name in names if isinstance(value.get(name), str)}
         return {**value, **commands}
 
@@ -175,6 +185,7 @@ class Settings(BaseSettings):
             block_expired=self.block_expired,
             source=self.source,
             reboot_deadline_s=self.reboot_deadline_s,
+            keeping=self.keep,
         )
 
 

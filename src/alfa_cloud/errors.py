@@ -62,6 +62,13 @@ class OperationNotFoundError(NotFoundError):
     code = "operation_not_found"
 
 
+class BackupNotFoundError(NotFoundError):
+    """There is no such back-up."""
+
+    code = "backup_not_found"
+    title = "No such back-up"
+
+
 class ConflictError(AlfaCloudError):
     """The present state does not allow it."""
 
@@ -131,6 +138,13 @@ class NotRetryableError(ConflictError):
 
     code = "not_retryable"
     title = "The operation cannot be retried"
+
+
+class NotUndoableError(ConflictError):
+    """The operation cannot be undone."""
+
+    code = "not_undoable"
+    title = "The operation cannot be undone"
 
 
 class InvalidError(AlfaCloudError):

@@ -87,6 +87,37 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long data is kept that a client does not work with any more; days.
+
+    Args:
+        source_days: what a moved client left on its former server: the way back.
+        forward_days: so long that server sends visitors on to the new one, until names are known everywhere.
+        archive_days: the archive of a deleted client.
+        backup_days: a back-up that somebody asked for.
+        daily: how many scheduled back-ups are kept, one a day; `weekly` and `monthly` the same by weeks and months.
+        scheduled: whether back-ups are made by the clock.
+        hour: of the day from which on they are made.
+        prove_days: how often the newest back-up of each client is restored into a scratch database; 0 is never.
+    """
+
+    source_days: float = 7
+    forward_days: float = 14
+    archive_days: float = 90
+    backup_days: float = 90
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 6
+    scheduled: bool = True
+    hour: int = 3
+    prove_days: float = 7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hour <= 23:
+            raise ValueError("ALFA_KEEP__HOUR is an hour of the day, from 0 to 23")
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What plans take from the settings."""
 
@@ -101,3 +132,4 @@ class Profile:
     """Whether a client is blocked from the day after its last one."""
     source: Source = Source()
     reboot_deadline_s: float = 600
+    keeping: Keeping = Keeping()

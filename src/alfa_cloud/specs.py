@@ -144,6 +144,15 @@ class OperationKind(StrEnum):
     SWITCH_CLIENT = "switch_client"
     MIGRATE_CLIENT = "migrate_client"
     DEPLOY_CLIENT = "deploy_client"
+    BACK_UP_CLIENT = "back_up_client"
+    RESTORE_BACKUP = "restore_backup"
+    PROVE_BACKUP = "prove_backup"
+    REMOVE_BACKUP = "remove_backup"
+    MOVE_CLIENT = "move_client"
+    UNDO_MOVE = "undo_move"
+    COPY_CLIENT = "copy_client"
+    RESTORE_CLIENT = "restore_client"
+    CLEAR_PLACE = "clear_place"
     SEND_SUCCESS = "send_success"
     SEND_EXPIRE = "send_expire"
 
@@ -287,6 +296,13 @@ class AppProfile:
     new_password_path: str = "/forgot-password"  # noqa: S105
     """Where a user sets a new password; empty where there is no such page."""
     storage_dir: str = "/srv/app/storage"
+    copy_environment: tuple[str, ...] = (
+        "APP_ENV=staging", "MAIL_MAILER=log", "QUEUE_CONNECTION=null", "SCHEDULER_ENABLED=false",
+    )  # fmt: skip
+    """NAME=VALUE: what a copy is told beside the rest, so that it sends no letters and does no work by itself."""
+    scrub: tuple[str, ...] = ()
+    """Takes personal data out of a copy; empty where there is no such command."""
+    scrub_deadline_s: float = 3600
     memory_bytes: int = 512 * 1024**2
     pids: int = 256
 
@@ -320,6 +336,8 @@ class ClientSpec:
     memory_bytes: int
     layout: Layout
     app: AppProfile
+    copy_of: str = ""
+    """The client that this one is a copy of; empty for all others."""
     page: PageKind | None = None
     """What nginx shows instead of the application; None is the application."""
     page_text: str = ""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, select, update
@@ -370,14 +371,30 @@ async def test_equal_deletions_are_one_operation(api: Api, new: dict[str, Any]) 
     assert (await api.get(path))["data"]["attributes"]["status"] == "deleting"
 
 
-async def test_a_client_that_was_alive_is_not_deleted(api: Api, new: dict[str, Any]) -> None:
+async def test_a_client_that_lives_is_deleted_and_without_an_archive_only_by_its_name(
+    api: Api, new: dict[str, Any]
+) -> None:
     made = await api.post("/clients/", new)
     await end(api, operation_of(made), OperationState.OK)
     path = f"/clients/{made['data']['id']}"
     alive = (await api.get(path))["data"]["attributes"]
     assert (alive["status"], alive["available"], alive["version"]) == ("active", True, "1.0.0-master")
-    assert alive["actions"]["delete"]["allowed"] is False
-    assert await api.refused("DELETE", path, 409) == [("client_state", None)]
+    assert alive["actions"]["delete"] == {"allowed": True, "reason": None}
+    for query in ("keep_archive=false", "keep_archive=false&confirm_name=Hematology"):
+        refused = await api.refused("DELETE", f"{path}?{query}", 422)
+        assert refused == [("confirm_name_needed", "confirm_name")], query
+    assert (await api.get(path))["data"]["attributes"]["status"] == "active"
+    kept = (await api.ask("DELETE", path, 202)).json()["data"]["id"]
+    assert (await api.get(path))["data"]["attributes"]["status"] == "deleting"
+    assert (await api.ask("DELETE", f"{path}?confirm_name=hematology", 202)).json()["data"]["id"] == kept
+    gone = await api.ask("DELETE", f"{path}?keep_archive=false&confirm_name=hematology", 202)
+    assert gone.json()["data"]["id"] != kept
+    async with api.sessions() as session:
+        assert (await session.get_one(Operation, UUID(kept))).params == {}
+        assert (await session.get_one(Operation, UUID(gone.json()["data"]["id"]))).params == {"keep_archive": False}
+
+
+async def test_what_is_not_there_is_not_deleted(api: Api) -> None:
     for wrong in ("999999", "0", "x", "2147483648"):
         for method in ("GET", "DELETE"):
             await api.refused(method, f"/clients/{wrong}", 404)

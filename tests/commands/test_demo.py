@@ -45,7 +45,8 @@ async def samples(cloud: Cloud) -> int:
 
 def dumps(cloud: Cloud) -> set[str]:
     """The verified dumps that are kept of the client."""
-    folder = Path(cloud.practice.layout.root) / "clients/demo/dumps"
+    uid = cloud.sql("SELECT uid FROM clients WHERE name = 'demo'")
+    folder = Path(cloud.practice.layout.root) / "archive" / uid
     return {path.stem for path in folder.glob("*.json")} if folder.exists() else set()
 
 

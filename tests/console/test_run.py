@@ -12,7 +12,7 @@ import pytest
 
 from alfa_cloud import cli
 from alfa_cloud.console import run as console
-from alfa_cloud.console.catalog import CLIENT, SERVER, Entry
+from alfa_cloud.console.catalog import ARGUMENTS, OF_KIND, Entry
 from alfa_cloud.console.cloud import PATIENCE_S, CallError, Cloud
 from alfa_cloud.console.show import Show
 
@@ -146,7 +146,8 @@ def test_a_prune_of_one_server_says_which(wish: str, server_id: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "entry"), [*(("client", one) for one in CLIENT), *(("server", one) for one in SERVER)]
+    ("kind", "entry"),
+    [(kind, one) for kind, known in OF_KIND.items() for one in known],
 )
 def test_every_command_names_its_subject_in_what_is_sent(kind: str, entry: Entry) -> None:
     """A command that forgot it would be one on everything."""
@@ -158,7 +159,7 @@ def test_every_command_names_its_subject_in_what_is_sent(kind: str, entry: Entry
             return httpx.Response(200, json={"data": [], "links": {}})
         return httpx.Response(200, json={"data": []})
 
-    words = ["image"] if "{image_name}" in entry.path else []
+    words = ["11" for name in ARGUMENTS if f"{{{name}}}" in entry.path]
     for option in (*entry.options, *entry.fields):
         if option.needed:
             words += [option.word, "never"]
@@ -168,6 +169,57 @@ def test_every_command_names_its_subject_in_what_is_sent(kind: str, entry: Entry
         patch.setattr("sys.stdin", io.StringIO("a new password\n"))
         assert console.COMMANDS[kind](cloud, Show(as_json=True), options) == 0
     assert "7077" in str(asked[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "url"),
+    [
+        (("client", "move-to", "hematology", "north"), "POST", "/clients/7/move_to/3"),
+        (("client", "copy-to", "hematology", "3", "--name", "a b", "--scrub"), "POST",
+         "/clients/7/copy_to/4?name=a+b&scrub=true"),
+        (("client", "restore", "hematology", "--server-id", "north"), "POST", "/clients/7/restore?server_id=3"),
+        (("client", "restore", "gone"), "POST", "/clients/9/restore"),
+        (("client", "restore-backup", "hematology", "../1"), "POST", "/clients/7/backups/..%2F1/restore"),
+        (("client", "delete", "hematology"), "DELETE", "/clients/7"),
+        (("client", "delete", "hematology", "--keep-archive", "false", "--confirm-name", "x"), "DELETE",
+         "/clients/7?keep_archive=false&confirm_name=x"),
+        (("client", "delete", "hematology", "--dry-run"), "DELETE", "/clients/7?dry_run=true"),
+        (("operation", "undo", "1/2", "--confirm-loss"), "POST", "/operations/1%2F2/undo?confirm_loss=true"),
+        (("operation", "cancel", "1"), "POST", "/operations/1/cancel"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for(words: tuple[str, ...], method: str, url: str) -> None:
+    asked = []
+    gone = {"type": "clients", "id": "9", "attributes": {"name": "gone"}}
+    plan = {"type": "plans", "attributes": {"blocks": [], "steps": [], "took_before_s": None}}
+    done = {"type": "operations", "id": OPERATION, "attributes": {}}
+
+    def api(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        match request.url.path:
+            case "/servers":
+                data: Any = SERVERS
+            case "/clients":
+                data = [gone] if query.get("filter[status]") == "archived" else CLIENTS
+            case _:
+                asked.append((request.method, request.url.raw_path.decode()))
+                data = plan if "dry_run" in query else done
+        return httpx.Response(200, json={"data": data, "links": {}})
+
+    waits = not {"--dry-run", "cancel"} & set(words)
+    assert carry_out(api, *words, *(["--no-wait"] if waits else [])) == 0
+    assert asked == [(method, url)]
+
+
+def test_deleted_clients_of_one_name_are_told_apart_by_their_ids() -> None:
+    rows = [{"type": "clients", "id": id_, "attributes": {"name": "gone"}} for id_ in ("3", "9")]
+
+    def api(request: httpx.Request) -> httpx.Response:
+        is_asked = request.url.params.get("filter[status]") == "archived"
+        return httpx.Response(200, json={"data": rows if is_asked else [], "links": {}})
+
+    with pytest.raises(CallError, match=r"3, 9"):
+        carry_out(api, "client", "restore", "gone")
 
 
 def test_a_log_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:

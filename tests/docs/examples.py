@@ -29,6 +29,7 @@ def take(calls: Calls) -> dict[str, Any]:
         assert str(answer.status_code) == status, answer.text
         errors[status] = answer.json()
     client, server = f"/clients/{client_id}", "/servers/1"
+    backup_id = calls.call("POST", f"{client}/backups?wait_s=60").id
     check, metrics = calls.call("GET", f"{server}/check"), calls.call("GET", f"{server}/metrics")
     shown = [
         calls.call("GET", client),
@@ -38,6 +39,7 @@ def take(calls: Calls) -> dict[str, Any]:
         calls.call("GET", f"{client}/expire_dates_history"),
         calls.call("GET", f"{client}/create_log"),
         calls.call("GET", f"{client}/container_log"),
+        calls.call("GET", f"{client}/backups/{backup_id}"),
         calls.call("POST", f"{client}/reboot?dry_run=true"),
         calls.call("POST", f"{client}/reboot?wait_s=60"),
     ]

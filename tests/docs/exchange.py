@@ -20,6 +20,8 @@ MOMENT: Final = "2026-12-01T09:30:00Z"
 SHOWN_HEADERS: Final = ("Location", "WWW-Authenticate", "Retry-After")
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LINK: Final = re.compile(r"expires=\d+&signature=\w+")
+_SHA256: Final = re.compile(r'(?<="sha256": ")[0-9a-f]{64}(?=")')
 _MOMENT: Final = re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
 
 
@@ -35,6 +37,7 @@ class Steady:
         """The text as each run gives it."""
         for found, stands in self.replaced.items():
             text = text.replace(found, stands)
+        text = _SHA256.sub("9f86d081884c7d65" * 4, _LINK.sub("expires=1799999999&signature=5d41402abc4b2a76", text))
         return _MOMENT.sub(MOMENT, _UUID.sub(self._id, text))
 
     def value(self, value: Any) -> Any:

@@ -40,7 +40,7 @@ def no_worker_left(cloud: Cloud) -> Iterator[None]:
 
 async def gone(process: subprocess.Popen[bytes]) -> None:
     """Wait until a process has died."""
-    for _ in range(600):
+    for _ in range(1800):
         if process.poll() is not None:
             return
         await asyncio.sleep(0.05)

@@ -16,11 +16,15 @@ from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import CommandFailedError, NotRetryableError
 from alfa_cloud.jobs.operation import MAX_ATTEMPTS, Engine, Limits, _interrupted, run_operation
 from alfa_cloud.models import Client, Operation, OperationLine, OperationStep
+from alfa_cloud.playbooks.playbook import name_of
 from alfa_cloud.profile import MailProfile, Profile
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Result
-from alfa_cloud.services import clients, control, letters, operations
+from alfa_cloud.services import backups, clients, control, letters, operations
 from alfa_cloud.services.operations import Caller
+from alfa_cloud.services.outcomes import Ended, apply
+from alfa_cloud.services.plans.make import make_plan
+from alfa_cloud.services.plans.plan import Tools, Work
 from alfa_cloud.specs import AppProfile, ClientStatus, OperationKind, OperationState, Secret
 from alfa_cloud.vault import Vault
 from tests.factories import make_client, make_operation, make_server
@@ -46,12 +50,15 @@ def engine(sessions: SessionFactory, redis_url: str, vault: Vault, host: FakeHos
     )
 
 
-async def unborn(sessions: SessionFactory, vault: Vault, kind: OperationKind, **values: Any) -> tuple[int, UUID]:
+async def unborn(
+    sessions: SessionFactory, vault: Vault, kind: OperationKind, params: Any = None, **values: Any
+) -> tuple[int, UUID]:
     """A client that never came to life, and an operation on it."""
     async with sessions.begin() as session:
         server = await make_server(session)
         client = await make_client(session, vault, server, status=ClientStatus.CREATING, **values)
-        operation = await make_operation(session, kind=kind, client_id=client.id, server_id=server.id)
+        given = {} if params is None else {"params": params}
+        operation = await make_operation(session, kind=kind, client_id=client.id, server_id=server.id, **given)
         client.operation_id = operation.id
         return client.id, operation.id
 
@@ -76,23 +83,104 @@ async def test_a_failed_creation_makes_its_client_failed(
         assert (await session.get_one(Client, client_id)).status == ClientStatus.FAILED
 
 
-async def test_a_deletion_never_touches_a_client_that_came_to_life(
-    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
-) -> None:
-    """The deletion was asked for while the creation ran; the creation ended well first."""
-    client_id, operation_id = await unborn(sessions, vault, OperationKind.DELETE_CLIENT)
+async def came_to_life(sessions: SessionFactory, vault: Vault, **params: Any) -> tuple[int, UUID]:
+    """A client whose deletion was asked for while its creation ran; the creation ended well first."""
+    client_id, operation_id = await unborn(sessions, vault, OperationKind.DELETE_CLIENT, params)
     async with sessions.begin() as session:
         client = await session.get_one(Client, client_id)
         client.status, client.activated_at = ClientStatus.DELETING, await operations.database_now(session)
+    return client_id, operation_id
+
+
+async def deletion_of(sessions: SessionFactory, engine: Engine, operation_id: UUID) -> tuple[list[str], int | None]:
+    """The steps of a deletion by name, and how many of them come before anything is removed."""
+    async with sessions() as session:
+        operation = await session.get_one(Operation, operation_id)
+        tools = Tools(sessions, engine.vault, engine.profile, lambda _: FakeHost())
+        playbook = (await make_plan(session, Work.of(operation, engine.vault), tools)).playbook
+    return [name_of(step) for step in playbook.steps], playbook.no_return
+
+
+async def test_a_deletion_that_meets_a_client_that_came_to_life_archives_it_first(
+    sessions: SessionFactory, vault: Vault, engine: Engine, host: FakeHost
+) -> None:
+    client_id, operation_id = await came_to_life(sessions, vault)
+    steps, before = await deletion_of(sessions, engine, operation_id)
+    assert steps[:before] == [
+        "check_ownership", "check_dump_space", "show_page", "wait_quiet", "stop_client",
+        "drop_on_failure", "ensure_dump", "ensure_files_archive", "seal_backup",
+    ]  # fmt: skip
     await run_operation(engine, operation_id)
     operation = await state_of(sessions, operation_id)
     assert operation.error is not None
-    assert operation.error["code"] == "client_state"
-    assert host.commands == []
-    async with sessions.begin() as session:
+    assert (operation.error["code"], operation.result) == ("not_ours", None), "this host knows no such client"
+    words = {word for command in host.commands for word in command.argv}
+    assert words & {"rm", "rmdir", "down", "stop", "mv"} == set()
+    async with sessions() as session:
         assert (await session.get_one(Client, client_id)).status == ClientStatus.ACTIVE
-        with pytest.raises(NotRetryableError):
-            await control.retry(session, operation_id, Caller())
+
+
+async def test_a_deletion_without_an_archive_makes_none(sessions: SessionFactory, vault: Vault, engine: Engine) -> None:
+    _, operation_id = await came_to_life(sessions, vault, keep_archive=False)
+    steps, before = await deletion_of(sessions, engine, operation_id)
+    assert before == 0
+    assert not {"ensure_dump", "seal_backup"} & set(steps)
+
+
+@pytest.mark.parametrize("archived", [True, False])
+async def test_a_deletion_that_failed_is_tried_again_with_an_archive_alone(
+    sessions: SessionFactory, vault: Vault, engine: Engine, *, archived: bool
+) -> None:
+    client_id, operation_id = await came_to_life(sessions, vault, **({} if archived else {"keep_archive": False}))
+    await run_operation(engine, operation_id)
+    async with sessions.begin() as session:
+        if archived:
+            assert (await control.retry(session, operation_id, Caller())).params == {}
+            assert (await session.get_one(Client, client_id)).status == ClientStatus.DELETING
+        else:
+            with pytest.raises(NotRetryableError, match="by the client's name"):
+                await control.retry(session, operation_id, Caller())
+
+
+@pytest.mark.parametrize("keep_archive", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_client_that_is_partly_gone_stays_deleting_when_its_next_deletion_is_cancelled(
+    sessions: SessionFactory, vault: Vault, *, begun: bool, keep_archive: bool
+) -> None:
+    params = {} if keep_archive else {"keep_archive": False}
+    client_id, first = await came_to_life(sessions, vault, **params)
+    told = {"name": "b", "reason": "final", "files_count": 1, "files_bytes": 1, "size_bytes": 1, "sha256": "a" * 64}
+    async with sessions.begin() as session:
+        held = await operations.claim(session, first, "test", 30)
+        assert held is not None
+        result = {"removing": True, **({"backup": told} if keep_archive else {})} if begun else {}
+        await operations.write(session, held, result=result)
+        await operations.finish(session, held, OperationState.ERROR)
+        row = await session.get_one(Operation, first, populate_existing=True)
+        await apply(session, replace(Ended.of(row, OperationState.ERROR), error_code="server_unreachable"))
+        assert (await session.get_one(Client, client_id)).status == ClientStatus.DELETING
+    async with sessions.begin() as session:
+        second = await make_operation(
+            session, kind=OperationKind.DELETE_CLIENT, client_id=client_id, server_id=row.server_id, params=params
+        )
+        await control.cancel(session, second.id)
+        client = await session.get_one(Client, client_id, populate_existing=True)
+        assert client.status == (ClientStatus.DELETING if begun else ClientStatus.ACTIVE)
+
+
+async def test_a_cancelled_deletion_leaves_the_one_that_runs_alone(sessions: SessionFactory, vault: Vault) -> None:
+    client_id, first = await came_to_life(sessions, vault)
+    async with sessions.begin() as session:
+        assert await operations.claim(session, first, "test", 30) is not None
+        second = await backups.request_deletion(
+            session,
+            client_id,
+            Caller(),
+            keep_archive=False,
+            confirm_name=(await clients.get_client(session, client_id)).name,
+        )
+        await control.cancel(session, second.id)
+        assert (await session.get_one(Client, client_id)).status == ClientStatus.DELETING
 
 
 async def test_every_step_that_any_attempt_began_is_taken_back(

@@ -39,7 +39,7 @@ lock() {
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get -q -o DPkg::Lock::Timeout=600 update &&
-    apt-get -q -y -o DPkg::Lock::Timeout=600 install --no-install-recommends docker.io iptables debootstrap openssh-client procps
+    apt-get -q -y -o DPkg::Lock::Timeout=600 install --no-install-recommends docker.io iptables debootstrap openssh-client procps zstd
 }
 
 engine_answers() { docker info >/dev/null 2>&1; }
@@ -58,7 +58,7 @@ start_engine() {
 
 engine() {
   local tool missing=
-  for tool in docker debootstrap ssh-keygen ps; do command -v "$tool" >/dev/null || missing=$tool; done
+  for tool in docker debootstrap ssh-keygen ps zstd; do command -v "$tool" >/dev/null || missing=$tool; done
   engine_answers || command -v dockerd >/dev/null || missing=dockerd
   if [[ $missing ]]; then
     say "installing what is missing ($missing)"

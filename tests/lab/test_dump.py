@@ -7,7 +7,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -232,32 +232,48 @@ class Site:
         self.host.exec(["docker", "rm", "--force", name])
 
 
-@pytest.fixture(params=list(DatabaseEngine))
-async def site(request: pytest.FixtureRequest, hosts: dict[str, LabHost]) -> AsyncIterator[Site]:
-    """A client on a real host."""
-    engine: DatabaseEngine = request.param
-    host = hosts[engine]
+@asynccontextmanager
+async def a_site(host: LabHost, spec: ClientSpec) -> AsyncIterator[Site]:
+    """A client on a real host, with nothing but `cloud_settings`."""
     private, public = keys.generate_key()
     host.authorize(public)
     host_key = " ".join(host.exec(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.decode().split()[:2])
     pool = SshPool(private, allowed_networks=[ipaddress.ip_network("172.16.0.0/12")])
-    number = NUMBERS[engine]
-    spec = make_spec(id=number, uid=str(uuid.uuid4()), name=f"dumped-{number}", engine=engine)
-    site = Site(spec, host, pool, Address(number, host.address, 22, "www-data", host_key), Lines())
-    await carry_out(prepare_server(Layout(), engine, Tls.NONE), site.session())
+    site = Site(spec, host, pool, Address(spec.id, host.address, 22, "www-data", host_key), Lines())
+    await carry_out(prepare_server(Layout(), spec.engine, Tls.NONE), site.session())
     steps = [EnsureFolder(spec), EnsureDatabase(spec, PASSWORD), EnsureCloudSettings(spec, PASSWORD, (("a", "б"),))]
     await carry_out(Playbook(steps), site.session())
     site.exec("rm -f /tmp/C")
+    yield site
+    for step in reversed(steps):
+        await step.undo(site.session())
+    site.exec('rm -rf "$1"', dump.folder(spec))
+    await pool.close()
+
+
+async def fill(site: Site) -> None:
+    """The client's database holds what is hard to dump."""
+    spec = site.spec
     if site.is_mariadb:
         argv = (*mariadb.client_argv(spec), "--comments")
         await site.session().run(Command(argv, stdin=MARIADB.encode(), sudo=True))
         await site.session().run(mariadb.mariadb(MARIADB_ADMIN.format(database=spec.database, user=spec.database_user)))
     else:
         await site.ask(POSTGRESQL)
-    yield site
-    for step in reversed(steps):
-        await step.undo(site.session())
-    await pool.close()
+
+
+def spec_for(engine: DatabaseEngine) -> ClientSpec:
+    """A new client."""
+    number = NUMBERS[engine]
+    return make_spec(id=number, uid=str(uuid.uuid4()), name=f"dumped-{number}", engine=engine)
+
+
+@pytest.fixture(params=list(DatabaseEngine))
+async def site(request: pytest.FixtureRequest, hosts: dict[str, LabHost]) -> AsyncIterator[Site]:
+    """A client on a real host, with a database that holds something."""
+    async with a_site(hosts[request.param], spec_for(request.param)) as site:
+        await fill(site)
+        yield site
 
 
 async def look(site: Site) -> str:

@@ -206,8 +206,10 @@ async def test_migrations_lose_nothing(lab: Lab, engine: str) -> None:
 
 def residue(host: LabHost, name: str) -> list[str]:
     """What an operation may have left of a client beside its container."""
-    script = f"ls /srv/alfa/clients/{name}/dumps /srv/alfa/pages/clients/{name}.html 2>/dev/null"
-    return host.exec(["bash", "-c", script]).stdout.decode().split()[1:]
+    script = f"""
+    uid=$(cat /srv/alfa/clients/{name}/.alfa-client) && [ -d /srv/alfa/archive ] || echo unknown
+    ls -d "/srv/alfa/archive/$uid" /srv/alfa/pages/clients/{name}.html 2>/dev/null"""
+    return host.exec(["bash", "-c", script]).stdout.decode().split()
 
 
 async def test_an_image_comes_from_another_server(lab: Lab) -> None:

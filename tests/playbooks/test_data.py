@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from itertools import count
 from pathlib import Path
 
@@ -90,7 +91,7 @@ SELECT pg_get_userbyid(datdba), has_database_privilege('public', oid, 'CONNECT')
 async def a_client(site: Site, lines: Lines, content: str = CONTENT) -> tuple[ClientSpec, SshHost]:
     """A client of the practice server with a database that holds something."""
     number = next(NUMBERS)
-    spec = make_spec(id=number, layout=site.practice.layout)
+    spec = make_spec(id=number, uid=str(uuid.uuid4()), layout=site.practice.layout)
     host = site.host(lines, f"make-{number}")
     settings = EnsureCloudSettings(spec, PASSWORD, (("a", "b"),))
     await carry_out(Playbook([EnsureFolder(spec), EnsureDatabase(spec, PASSWORD), settings]), host)
@@ -112,7 +113,9 @@ async def test_a_dump_is_put_back_as_it_was(site: Site, lines: Lines) -> None:
     manifest = await read_manifest(host, spec, "migrate-1")
     assert manifest is not None
     assert manifest.tables == COUNTS == await table_counts(host, spec)
-    lying = sorted(Path(spec.directory, "dumps").iterdir())
+    folder = Path(dump.folder(spec))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    lying = sorted(folder.iterdir())
     assert [(path.name, path.stat().st_mode & 0o777) for path in lying] == [
         ("migrate-1", 0o600), ("migrate-1.json", 0o600),
     ]  # fmt: skip
@@ -129,7 +132,7 @@ async def test_a_dump_is_put_back_as_it_was(site: Site, lines: Lines) -> None:
     assert await ask(host, spec, LOOK) == before
     assert await carry_out(Playbook([RemoveDump(spec, "migrate-1")]), host) == ["RemoveDump"]
     assert await carry_out(Playbook([RemoveDump(spec, "migrate-1")]), host) == []
-    assert list(Path(spec.directory, "dumps").iterdir()) == []
+    assert not folder.exists()
     assert await carry_out(dumping, host) == []
     assert not await dumping.steps[1].is_satisfied(site.host(lines, f"other-{spec.id}"))
     assert PASSWORD.reveal() not in "\n".join([*lines.texts, *lines.notes, *[c.line for c in site.practice.commands()]])
@@ -144,7 +147,7 @@ async def test_a_dump_that_fails_leaves_nothing(site: Site, lines: Lines) -> Non
             await EnsureDump(spec, "migrate-1", "migrate").apply(host)
     finally:
         site.practice.clear_faults()
-    assert list(Path(spec.directory, "dumps").iterdir()) == []
+    assert list(Path(dump.folder(spec)).iterdir()) == []
     with pytest.raises(StepFailedError) as caught:
         await restore(host, spec, "migrate-1")
     assert caught.value.step_code == "dump_missing"
@@ -163,7 +166,7 @@ async def test_a_dump_that_is_taken_back_ends_and_leaves_nothing(site: Site, lin
             await applying
     finally:
         site.practice.clear_faults()
-    assert list(Path(spec.directory, "dumps").iterdir()) == []
+    assert list(Path(dump.folder(spec)).iterdir()) == []
 
 
 async def test_a_dump_outlives_its_connection(site: Site, lines: Lines) -> None:

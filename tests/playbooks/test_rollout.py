@@ -23,7 +23,7 @@ from alfa_cloud.playbooks.steps.image import EnsureImage, Source, find_image
 from alfa_cloud.playbooks.steps.migration import MigrateData
 from alfa_cloud.playbooks.steps.rollout import RollOut, StartBeside, beside
 from alfa_cloud.playbooks.switch_client import Web, roll_out
-from alfa_cloud.remote import compose, docker
+from alfa_cloud.remote import compose, docker, dump
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
@@ -128,8 +128,8 @@ async def test_data_that_cannot_be_brought_back_keeps_the_page(client: Client) -
     playbook, host = client.switch_and_migrate(), client.host()
     position = next(n for n, step in enumerate(playbook.steps) if isinstance(step, MigrateData))
     await carry_out(Playbook(playbook.steps[: position + 1]), host)
-    dump = Path(client.spec.directory, "dumps", "before")
-    dump.write_bytes(b"x" * dump.stat().st_size)
+    lying = Path(dump.path(client.spec, "before"))
+    lying.write_bytes(b"x" * lying.stat().st_size)
     failed = []
     for step in reversed(playbook.steps[: position + 1]):
         try:
@@ -139,7 +139,7 @@ async def test_data_that_cannot_be_brought_back_keeps_the_page(client: Client) -
     assert failed == ["dump_damaged", "data_not_restored"]
     assert client.lines.facts["page_shown"] is True
     assert await client.visit() == 503
-    assert dump.exists()
+    assert lying.exists()
 
 
 async def test_what_was_changed_on_the_server_is_said_and_mended(client: Client) -> None:

@@ -90,14 +90,14 @@ def test_the_client_dumps_and_restores_with_its_own_login() -> None:
     written = dump.write(MARIADB, "migrate-1")
     assert written.argv[:2] == ("bash", "-c")
     assert written.argv[3:] == (
-        "alfa-dump", "/srv/alfa/clients/lab-7/dumps/migrate-1",
+        "alfa-dump", f"/srv/alfa/archive/{UID}/migrate-1",
         "mariadb-dump", "--defaults-file=/srv/alfa/clients/lab-7/.my.cnf", "--protocol=socket", "--single-transaction",
         "--no-tablespaces", "--routines", "--triggers", "--events", "--hex-blob", "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G", "alfa_7",
     )  # fmt: skip
     assert (written.sudo, written.detached) == (True, "dump-migrate-1")
     assert dump.write(POSTGRESQL, "migrate-1").argv[3:] == (
-        "alfa-dump", "/srv/alfa/clients/lab-7/dumps/migrate-1",
+        "alfa-dump", f"/srv/alfa/archive/{UID}/migrate-1",
         *postgresql.client_argv(
             POSTGRESQL, "pg_dump", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--no-password",
             "--lock-wait-timeout=60000",
@@ -171,7 +171,7 @@ def test_a_dump_of_mariadb_that_is_cut_anywhere_is_noticed(path: str) -> None:
 
 
 def test_nobody_else_is_named_as_the_definer(path: str) -> None:
-    text = call(dump_mariadb, "unpack", DUMP.encode(), path).stdout.decode()
+    text = call(dump_mariadb, "mend", DUMP.encode(), path).stdout.decode()
     assert [line for line in text.splitlines() if "DEFINER" in line] == [
         "CREATE DEFINER=`stays`@`here`", "/*!50013 SQL SECURITY DEFINER */",
     ]  # fmt: skip
@@ -179,7 +179,7 @@ def test_nobody_else_is_named_as_the_definer(path: str) -> None:
         assert line in text.splitlines()
     assert "/*!50106 CREATE*/ /*!50106 EVENT `e` */ ;;" in text.splitlines()
     row = "(1,'/*!50013 DEFINER=`a`@`b` '),\n"
-    assert call(dump_mariadb, "unpack", row.encode(), path).stdout.decode() == row
+    assert call(dump_mariadb, "mend", row.encode(), path).stdout.decode() == row
 
 
 def test_a_dump_of_postgresql_that_is_cut_anywhere_is_noticed(postgres: EmbeddedPostgres, path: str) -> None:

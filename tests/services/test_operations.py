@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.errors import LeaseLostError, NotCancellableError, NotRetryableError
-from alfa_cloud.models import Client, Operation, OperationEvent
+from alfa_cloud.models import Client, Operation, OperationEvent, Server
 from alfa_cloud.services import control, operations
 from alfa_cloud.services.operations import Caller, Claim
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
@@ -195,3 +197,98 @@ async def test_due_lists_heads_and_the_abandoned(sessions: SessionFactory, vault
         assert dict(await operations.due(session)) == {heads[0].id: 0, lost.id: 1}
     async with sessions() as session:
         assert (await session.get_one(Operation, lost.id)).state == OperationState.RUNNING
+
+
+# Operations on two servers
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two servers, and a client on the first that goes to the second."""
+
+    sessions: SessionFactory
+    client_id: int
+    here: int
+    there: int
+
+    async def move(self) -> UUID:
+        return await self.on(self.here, client_id=self.client_id, other_server_id=self.there)
+
+    async def on(self, server_id: int, **values: Any) -> UUID:
+        """An operation on a server."""
+        async with self.sessions.begin() as session:
+            return (await make_operation(session, server_id=server_id, **values)).id
+
+
+@pytest.fixture
+async def two(sessions: SessionFactory, vault: Vault) -> Two:
+    async with sessions.begin() as session:
+        here, there = await make_server(session, max_parallel=2), await make_server(session, max_parallel=2)
+        client = await make_client(session, vault, here)
+        return Two(sessions, client.id, here.id, there.id)
+
+
+@pytest.mark.parametrize("end", ["here", "there"])
+async def test_what_works_on_two_servers_waits_for_what_has_either_alone(two: Two, end: str) -> None:
+    alone = await two.on(getattr(two, end), exclusive=True)
+    holding = await must_claim(two.sessions, alone)
+    move = await two.move()
+    assert await claim(two.sessions, move) is None
+    await finish(two.sessions, holding)
+    await must_claim(two.sessions, move)
+
+
+@pytest.mark.parametrize("end", ["here", "there"])
+async def test_what_wants_a_server_alone_waits_for_what_works_on_two(two: Two, end: str) -> None:
+    moving = await must_claim(two.sessions, await two.move())
+    alone = await two.on(getattr(two, end), exclusive=True)
+    later = await two.on(getattr(two, end))
+    assert await claim(two.sessions, alone) is None
+    assert await claim(two.sessions, later) is None, "it came behind"
+    await finish(two.sessions, moving)
+    await must_claim(two.sessions, alone)
+
+
+@pytest.mark.parametrize("end", ["here", "there"])
+async def test_what_waits_for_a_server_alone_holds_back_a_later_move(two: Two, end: str) -> None:
+    running = await must_claim(two.sessions, await two.on(getattr(two, end)))
+    await two.on(getattr(two, end), exclusive=True)
+    move = await two.move()
+    assert await claim(two.sessions, move) is None
+    await finish(two.sessions, running)
+    assert await claim(two.sessions, move) is None
+
+
+async def test_what_has_a_third_server_alone_holds_nobody_back(two: Two) -> None:
+    async with two.sessions.begin() as session:
+        third = (await make_server(session)).id
+    await must_claim(two.sessions, await two.on(third, exclusive=True))
+    await must_claim(two.sessions, await two.move())
+
+
+@pytest.mark.parametrize("end", ["here", "there"])
+async def test_what_works_on_two_servers_has_a_slot_of_each(two: Two, end: str) -> None:
+    server_id = getattr(two, end)
+    held = [await must_claim(two.sessions, await two.on(server_id)) for _ in range(2)]
+    move = await two.move()
+    assert await claim(two.sessions, move) is None
+    await finish(two.sessions, held[0])
+    await must_claim(two.sessions, move)
+    assert await claim(two.sessions, await two.on(server_id)) is None, "one runs, and the move"
+    await finish(two.sessions, held[1])
+    await must_claim(two.sessions, await two.on(server_id))
+
+
+async def test_moves_against_each_other_are_never_both_over_the_limit(two: Two, vault: Vault) -> None:
+    async with two.sessions.begin() as session:
+        servers = [await session.get_one(Server, server_id) for server_id in (two.here, two.there)]
+        made = []
+        for number in range(8):
+            source, target = servers[number % 2], servers[1 - number % 2]
+            client = await make_client(session, vault, source)
+            operation = await make_operation(
+                session, client_id=client.id, server_id=source.id, other_server_id=target.id
+            )
+            made.append(operation.id)
+    found = await asyncio.gather(*(claim(two.sessions, operation_id) for operation_id in made))
+    assert len([one for one in found if one is not None]) == 2

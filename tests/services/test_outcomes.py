@@ -10,7 +10,7 @@ from sqlalchemy import func
 
 from alfa_cloud.db import SessionFactory
 from alfa_cloud.models import Client, Operation
-from alfa_cloud.services import clients, control, operations, outcomes
+from alfa_cloud.services import backups, control, operations, outcomes
 from alfa_cloud.services.operations import Caller
 from alfa_cloud.services.outcomes import Ended
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState
@@ -33,7 +33,7 @@ async def deleted_while_created(sessions: SessionFactory, vault: Vault) -> tuple
         )
         await operations.claim(session, creation.id, "worker", 30)
     async with sessions.begin() as session:
-        deletion = await clients.delete_client(session, client.id, Caller())
+        deletion = await backups.request_deletion(session, client.id, Caller(), keep_archive=True, confirm_name="")
     return client.id, creation.id, deletion.id
 
 

@@ -1,10 +1,11 @@
-"""The login door: HTTP Basic in UTF-8, for everything but the two public paths."""
+"""The login door: HTTP Basic in UTF-8, for everything but the two public paths, and files by a signed link."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,9 @@ log = structlog.get_logger()
 
 CHALLENGE: Final = 'Basic realm="Alfa Cloud", charset="UTF-8"'
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/healthz/", "/readyz", "/readyz/"})
+
+SIGNED: Final = re.compile(r"/clients/[0-9]+/backups/[0-9a-fA-F-]{36}/file/?", re.ASCII)
+"""Reads that ask for a signature in place of the login, and look at it before anything else."""
 
 _MAX_ENCODED: Final = 4 * -(-MAX_BASIC_BYTES // 3)
 
@@ -80,7 +84,7 @@ class LoginDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise 401 or 429."""
-        if scope["type"] == "http" and route_path(scope) not in PUBLIC_PATHS:
+        if scope["type"] == "http" and not _is_public(scope):
             await self._check(scope)
         await self.app(scope, receive, send)
 
@@ -135,6 +139,12 @@ class LoginDoor:
 
     async def _repeat(self, attempt: Attempt) -> Verdict:
         return Verdict(right=False, wait_s=await self.throttle.try_again(attempt.visitor))
+
+
+def _is_public(scope: Scope) -> bool:
+    path = route_path(scope)
+    is_signed = scope["method"] in ("GET", "HEAD") and SIGNED.fullmatch(path) is not None
+    return is_signed or path in PUBLIC_PATHS
 
 
 def _refusal(detail: str) -> RequestError:

@@ -17,6 +17,7 @@ from alfa_cloud.api.health import ReadyCheck
 from alfa_cloud.api.options import ApiOptions
 from alfa_cloud.api.routes import (
     admin,
+    backups,
     builds,
     client_commands,
     clients,
@@ -26,6 +27,7 @@ from alfa_cloud.api.routes import (
     fleet,
     letters,
     metrics,
+    moves,
     operations,
     server_commands,
     servers,
@@ -57,6 +59,8 @@ ROUTERS: Final = (
     container_log.router,
     fleet.router,
     operations.router,
+    backups.router,
+    moves.router,
     admin.router,
     metrics.router,
 )

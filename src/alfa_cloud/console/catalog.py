@@ -1,4 +1,6 @@
-"""Every command of clients and servers, as the console offers it; a test holds it equal to the OpenAPI document."""
+"""Every command of clients, servers and operations, as the console offers it; a test holds it equal to the OpenAPI
+document.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command of a client or a server.
+    """One command of a client, a server or an operation.
 
     Args:
-        path: of the API; `{id}` is the subject, another name in braces an argument of the command line.
+        path: of the API; `{id}` is the subject, another name in braces one of `ARGUMENTS`.
         subject: the query parameter that names the subject, where the path does not.
         options: query parameters.
         fields: members of the body; `password` is asked for, or read from standard input.
@@ -50,6 +52,13 @@ class Entry:
     waits: bool = True
     subject: str = ""
 
+
+ARGUMENTS: Final = {
+    "image_name": ("IMAGE", "a tag, REPOSITORY:TAG or a channel"),
+    "server_id": ("SERVER", "id or name of the other server"),
+    "backup_id": ("BACKUP", "id of the back-up"),
+}
+"""What a path may name beside its subject, and how the command line asks for it."""
 
 PAGE: Final = (
     Option("page_text", "what the page says beside its own words"),
@@ -105,7 +114,46 @@ CLIENT: Final = (
         (Option("new_password", "set a new password and send it", flag=True),),
     ),
     Entry("send-expire", "/clients/{id}/send_expire", "send the letter that the term ends"),
-    Entry("delete", "/clients/{id}", "remove it", method="DELETE"),
+    Entry("move-to", "/clients/{id}/move_to/{server_id}", "move it to another server, with its data"),
+    Entry(
+        "copy-to",
+        "/clients/{id}/copy_to/{server_id}",
+        "copy it to a stage server, as a client of its own",
+        (
+            Option("name", "the copy's; its own with `-copy` behind, where none is given"),
+            Option("scrub", "take personal data out of the copy", flag=True),
+        ),
+    ),
+    Entry("back-up", "/clients/{id}/backups", "take a back-up now"),
+    Entry("backups", "/clients/{id}/backups", "its back-ups, the newest first", method="GET", waits=False),
+    Entry(
+        "backup",
+        "/clients/{id}/backups/{backup_id}",
+        "one back-up, with a link to its file that is good for 15 minutes",
+        method="GET",
+        waits=False,
+    ),
+    Entry(
+        "restore-backup",
+        "/clients/{id}/backups/{backup_id}/restore",
+        "put a back-up in the place of its data; what it has now is backed up first",
+    ),
+    Entry(
+        "delete",
+        "/clients/{id}",
+        "archive it, and take it from every server",
+        (
+            Option("keep_archive", "`false`: without an archive, so that nothing brings it back"),
+            Option("confirm_name", "its name, where no archive is made"),
+        ),
+        method="DELETE",
+    ),
+    Entry(
+        "restore",
+        "/clients/{id}/restore",
+        "bring a deleted one back from its archive",
+        (Option("server_id", "id or name of the server; where it stood, where none is given"),),
+    ),
 )
 SERVER: Final = (
     Entry("check", "/servers/{id}/check", "look at every requirement", method="GET", waits=False),
@@ -136,3 +184,14 @@ SERVER: Final = (
     Entry("build-prod", "/containers/{id}/build_prod", "build an image of branch master"),
     Entry("prune", "/containers/prune", "remove its unused images", FLEET, subject="server_id"),
 )
+OPERATION: Final = (
+    Entry("cancel", "/operations/{id}/cancel", "ask it to stop", waits=False),
+    Entry("retry", "/operations/{id}/retry", "run it again; of a command for many, only what failed"),
+    Entry(
+        "undo",
+        "/operations/{id}/undo",
+        "bring a moved client back to its former server, as it was when it left",
+        (Option("confirm_loss", "what was written since is lost", flag=True),),
+    ),
+)
+OF_KIND: Final = {"client": CLIENT, "server": SERVER, "operation": OPERATION}

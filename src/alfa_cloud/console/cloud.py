@@ -96,17 +96,27 @@ class Cloud:
 
     def find(self, kind: str, wish: str) -> str:
         """The id of the `clients` or `servers` resource of this name, or else of this id: a name may be digits only.
+        The name of a deleted client counts where no other has it.
 
         Raises:
-            CallError: there is none.
+            CallError: there is none, or several deleted ones had that name.
         """
-        query = {"filter[q]": wish} if kind == "clients" else {"filter[active]": "all"}
-        for row in self.pages(f"/{kind}", query):
-            if row["attributes"]["name"] == wish:
-                return str(row["id"])
+        found = self._named(kind, wish, {"filter[q]": wish} if kind == "clients" else {"filter[active]": "all"})
+        if found:
+            return found[0]
         if wish.isascii() and wish.isdecimal():
             return wish
-        raise CallError(f"There is no {kind.removesuffix('s')} named {wish}.")
+        deleted = (
+            self._named(kind, wish, {"filter[q]": wish, "filter[status]": "archived"}) if kind == "clients" else []
+        )
+        if len(deleted) > 1:
+            raise CallError(f"Several deleted clients were named {wish}; give the id of one: {', '.join(deleted)}.")
+        if not deleted:
+            raise CallError(f"There is no {kind.removesuffix('s')} named {wish}.")
+        return deleted[0]
+
+    def _named(self, kind: str, name: str, query: Mapping[str, str]) -> list[str]:
+        return [str(row["id"]) for row in self.pages(f"/{kind}", query) if row["attributes"]["name"] == name]
 
     def follow(self, operation_id: str) -> Iterator[Any]:
         """Each next part of an operation's log, to its end; an API that is away for a while is waited for.

@@ -1,4 +1,4 @@
-"""`alfa-cloud clients`, `servers`, `create`, `wait`, `log` and every command of a client or a server.
+"""`alfa-cloud clients`, `servers`, `create`, `wait`, `log` and every command of a client, a server or an operation.
 
 Exit status: 0, 1 for an operation that failed, 2 for a call that was refused or did not get through.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from alfa_cloud.console.catalog import CLIENT, SERVER, Entry, Option
+from alfa_cloud.console.catalog import ARGUMENTS, OF_KIND, Entry, Option
 from alfa_cloud.console.cloud import CallError, Cloud
 from alfa_cloud.console.show import Show
 
@@ -42,10 +42,10 @@ def add_commands(commands: Any) -> None:
     create = commands.add_parser("create", parents=[common], help="create a client")
     create.add_argument("--server", required=True, help="id or name of its server")
     _add_options(create, CREATE)
-    for kind, entries in (("client", CLIENT), ("server", SERVER)):
-        subject = commands.add_parser(kind, help=f"a command of a {kind}").add_subparsers(dest="entry", required=True)
-        _add_entry(subject, Entry("show", f"/{kind}s/{{id}}", "all that is known of it", method="GET"), kind, common)
-        for entry in entries:
+    for kind, entries in OF_KIND.items():
+        subject = commands.add_parser(kind, help=f"commands of one {kind}").add_subparsers(dest="entry", required=True)
+        shown = Entry("show", f"/{kind}s/{{id}}", "all that is known of it", method="GET", waits=False)
+        for entry in (shown, *entries):
             _add_entry(subject, entry, kind, common)
     for name, text in (("wait", "wait for an operation's end"), ("log", "print an operation's log")):
         parser = commands.add_parser(name, parents=[common], help=text)
@@ -63,15 +63,19 @@ def _common() -> argparse.ArgumentParser:
 
 def _add_entry(subject: Any, entry: Entry, kind: str, common: argparse.ArgumentParser) -> None:
     parser = subject.add_parser(entry.name, parents=[common], help=entry.help)
-    parser.add_argument("subject", metavar=kind.upper(), help="id or name")
-    if "{image_name}" in entry.path:
-        parser.add_argument("image_name", help="a tag, REPOSITORY:TAG or a channel")
+    parser.add_argument("subject", metavar=kind.upper(), help="its id" if kind == "operation" else "id or name")
+    for name in _arguments(entry):
+        metavar, text = ARGUMENTS[name]
+        parser.add_argument(name, metavar=metavar, help=text)
     _add_options(parser, (*entry.options, *entry.fields))
     if entry.waits and entry.method != "GET":
         parser.add_argument("--no-wait", action="store_true", help="do not wait for the end")
-        if entry.method == "POST":
-            parser.add_argument("--dry-run", action="store_true", help="print the plan, and do nothing")
+        parser.add_argument("--dry-run", action="store_true", help="print the plan, and do nothing")
     parser.set_defaults(chosen=entry)
+
+
+def _arguments(entry: Entry) -> list[str]:
+    return [name for name in ARGUMENTS if f"{{{name}}}" in entry.path]
 
 
 def _add_options(parser: argparse.ArgumentParser, options: tuple[Option, ...]) -> None:
@@ -128,13 +132,15 @@ def create(cloud: Cloud, show: Show, options: argparse.Namespace) -> int:
 
 
 def command(cloud: Cloud, show: Show, options: argparse.Namespace) -> int:
-    """Carry out a command of a client or a server."""
+    """Carry out a command of a client, a server or an operation."""
     entry: Entry = options.chosen
-    subject = cloud.find(f"{options.command}s", options.subject)
-    path = entry.path.format(id=subject, image_name=quote(getattr(options, "image_name", "") or "", safe=":"))
-    query = _query(entry, options) | ({entry.subject: subject} if entry.subject else {})
+    subject = _named(cloud, f"{options.command}_id", options.subject)
+    words = {name: _named(cloud, name, getattr(options, name)) for name in _arguments(entry)}
+    path = entry.path.format(id=subject, **words)
+    query = _query(cloud, entry, options) | ({entry.subject: subject} if entry.subject else {})
     if getattr(options, "dry_run", False):
-        show.plan(cloud.call("POST", path, query={**query, "dry_run": "true"}, body=_body(entry, options))["data"])
+        plan = cloud.call(entry.method, path, query={**query, "dry_run": "true"}, body=_body(entry, options))
+        show.plan(plan["data"])
         return OK
     answer = cloud.call(entry.method, path, query=query, body=_body(entry, options))
     data = answer["data"]
@@ -144,21 +150,34 @@ def command(cloud: Cloud, show: Show, options: argparse.Namespace) -> int:
     if data["type"] != "operations":
         show.resource(data)
         return OK
-    if options.no_wait:
+    if not entry.waits or options.no_wait:
         show.resource(data)
         return OK
     return _wait(cloud, show, data["id"])
 
 
-def _query(entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
+def _named(cloud: Cloud, name: str, wish: str) -> str:
+    """What stands in the API's path for a word of the command line."""
+    if name in ("client_id", "server_id"):
+        return cloud.find(f"{name.removesuffix('_id')}s", wish)
+    return quote(wish, safe=":")
+
+
+def _query(cloud: Cloud, entry: Entry, options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in entry.options:
         value = getattr(options, option.name)
         if option.repeated:
             found |= _filters(option.name, value)
         elif value:
-            found[option.name] = "true" if value is True else value
+            found[option.name] = _value(cloud, option.name, value)
     return found
+
+
+def _value(cloud: Cloud, name: str, value: Any) -> str:
+    if value is True:
+        return "true"
+    return cloud.find("servers", value) if name == "server_id" else str(value)
 
 
 def _filters(name: str, pairs: list[str]) -> dict[str, Any]:
@@ -223,6 +242,7 @@ COMMANDS: Final[Mapping[str, Callable[[Cloud, Show, argparse.Namespace], int]]] 
     "create": create,
     "client": command,
     "server": command,
+    "operation": command,
     "wait": wait,
     "log": log,
 }

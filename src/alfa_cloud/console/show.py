@@ -14,6 +14,7 @@ from rich.table import Table
 COLUMNS: Final = {
     "clients": ("name", "status", "available", "version", "url", "expire_date", "users_count"),
     "servers": ("name", "host", "role", "active", "database_engine", "clients_count", "reachable", "requirements_ok"),
+    "backups": ("reason", "version", "size_bytes", "created_at", "keep_until", "proven_at", "proof_error"),
     "operations": ("kind", "state", "step", "created_at"),
     "images": ("tag", "branch", "commit", "size_bytes", "clients", "prunable"),
     "requirements": ("name", "ok", "found", "needed", "mend"),

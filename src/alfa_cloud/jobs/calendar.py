@@ -102,13 +102,13 @@ DUE: Final = text(
          CROSS JOIN LATERAL (
                 SELECT min(d) AS days FROM unnest(CAST(:days AS integer[])) AS d
                  WHERE c.expire_date - d BETWEEN CAST(chosen.at AS date) AND CAST(:today AS date)) AS nearest
-         WHERE c.status IN ('active', 'expired')
+         WHERE c.status IN ('active', 'expired') AND c.copy_of = ''
            AND c.expire_date BETWEEN CAST(:today AS date) AND CAST(:farthest AS date)
            AND nearest.days IS NOT NULL
         UNION ALL
         SELECT c.id, c.expire_date, 0
           FROM clients AS c
-         WHERE CAST(:expired_letter AS boolean) AND c.blocked AND c.status = 'expired'
+         WHERE CAST(:expired_letter AS boolean) AND c.blocked AND c.copy_of = '' AND c.status = 'expired'
            AND c.expire_date >= CAST(:not_before AS date) AND c.expire_date < CAST(:today AS date))
     SELECT due.id, due.expire_date, due.days, last.id AS failed
       FROM due

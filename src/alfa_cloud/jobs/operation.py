@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.broker import Broker
-from alfa_cloud.db import SessionFactory, database_is_away
+from alfa_cloud.db import DatabaseAwayError, SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError, HostKeyChangedError, LeaseLostError
 from alfa_cloud.jobs.failpoint import Failpoint, Phase
 from alfa_cloud.jobs.journal import Journal
@@ -219,6 +219,8 @@ def _terminal(
         secrets=operations.open_secrets(claim.secrets, claim.operation_id, engine.vault),
         vault=engine.vault,
         mail=engine.profile.mail,
+        keeping=engine.profile.keeping,
+        error_code="" if failure is None else failure.code,
     )
 
     async def record(session: AsyncSession) -> None:
@@ -229,7 +231,7 @@ def _terminal(
 
 
 async def _plan(engine: Engine, claim: Claim, journal: Journal, open_host: Callable[[Site], Host]) -> Plan | Failure:
-    tools = Tools(engine.sessions, engine.vault, engine.profile, open_host)
+    tools = Tools(engine.sessions, engine.vault, engine.profile, open_host, lambda change: _keep(engine, claim, change))
     try:
         async with engine.sessions() as session:
             return await make_plan(session, Work.of(claim, engine.vault), tools)
@@ -241,6 +243,18 @@ async def _plan(engine: Engine, claim: Claim, journal: Journal, open_host: Calla
         failure = explain(error, None)
         await journal.note(failure.message)
         return failure
+
+
+async def _keep(engine: Engine, claim: Claim, change: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """A playbook's change of rows; only while this worker holds the operation."""
+    try:
+        async with engine.sessions.begin() as session:
+            await operations.write(session, claim, worker=engine.worker)
+            await change(session)
+    except Exception as error:
+        if database_is_away(error):
+            raise DatabaseAwayError from error
+        raise
 
 
 async def _run(
@@ -274,5 +288,5 @@ def _reach(failpoint: Failpoint | None, place: str, phase: Phase) -> None:
 async def _record_failure(engine: Engine, claim: Claim, failure: Failure) -> None:
     async with engine.sessions.begin() as session:
         await operations.write(session, claim, error=failure.as_dict())
-        if failure.code == HostKeyChangedError.code and claim.server_id is not None:
-            await servers.shut_off(session, claim.server_id)
+        if failure.code == HostKeyChangedError.code and failure.server_id is not None:
+            await servers.shut_off(session, failure.server_id)

@@ -17,12 +17,12 @@ from sqlalchemy import CursorResult, delete, func, select, text
 from alfa_cloud.config import Settings
 from alfa_cloud.db import SessionFactory, database_is_away
 from alfa_cloud.errors import AlfaCloudError
-from alfa_cloud.jobs import calendar, counting, sampling, sweeping
+from alfa_cloud.jobs import backing_up, calendar, counting, sampling, sweeping, tidying
 from alfa_cloud.models import Client, OperationEvent, Server
 from alfa_cloud.remote.nginx import HEALTH_PATH
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.probe import ProbeResult, probe_http
-from alfa_cloud.services import idempotency, letters, operations
+from alfa_cloud.services import backup_schedule, idempotency, letters, operations
 from alfa_cloud.specs import ClientStatus
 
 log = structlog.get_logger()
@@ -56,6 +56,8 @@ async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Setting
             lambda: sampling.sample_servers(sessions, pool, settings.sample_keep_days),
         ),
         _every(calendar.EVERY_S, calendar.LOCK, sessions, lambda: turn_calendar(sessions, rules_of(settings))),
+        _every(backing_up.EVERY_S, backing_up.LOCK, sessions, lambda: turn_backups(sessions, settings)),
+        _every(sweeping.EVERY_S, sweeping.LOCK, sessions, lambda: turn_sweep(sessions)),
         _every(
             settings.users_interval_s,
             counting.USERS_LOCK,
@@ -66,9 +68,9 @@ async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Setting
         _every(DROP_EVERY_S, DROP_LOCK, sessions, lambda: drop_old(sessions, settings.log_keep_days)),
         _every(
             DROP_EVERY_S,
-            sweeping.SWEEP_LOCK,
+            tidying.SWEEP_LOCK,
             sessions,
-            lambda: sweeping.sweep_servers(sessions, pool, settings.log_keep_days),
+            lambda: tidying.sweep_servers(sessions, pool, settings.log_keep_days),
         ),
     )
 
@@ -90,6 +92,20 @@ async def turn_calendar(sessions: SessionFactory, rules: calendar.Rules) -> None
     async with sessions() as session:
         now = await operations.database_now(session)
     await calendar.turn(sessions, now, rules)
+
+
+async def turn_backups(sessions: SessionFactory, settings: Settings) -> None:
+    """The back-ups, proofs and removals that are due by the database's clock have been asked for."""
+    async with sessions() as session:
+        now = await operations.database_now(session)
+    await backing_up.turn(sessions, now, backup_schedule.Rules(settings.keep, settings.profile.zone))
+
+
+async def turn_sweep(sessions: SessionFactory) -> None:
+    """What is to be brought to its end by the database's clock has been asked for."""
+    async with sessions() as session:
+        now = await operations.database_now(session)
+    await sweeping.sweep(sessions, now)
 
 
 async def _every(seconds: float, lock: int, sessions: SessionFactory, action: Callable[[], Awaitable[None]]) -> None:
@@ -140,7 +156,7 @@ async def _targets(sessions: SessionFactory) -> list[Target]:
         rows = await session.execute(
             select(Client, Server)
             .join(Server, Server.id == Client.server_id)
-            .where(Client.status.in_((ClientStatus.ACTIVE, ClientStatus.EXPIRED)))
+            .where(Client.status.in_((ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.MOVING)))
         )
         return [
             Target(client.id, server.host, server.port, server.layout_spec.http_port, client.domain)
@@ -153,7 +169,7 @@ STORE: Final = text(
     UPDATE clients SET available = found.available, available_reason = found.reason, available_at = clock_timestamp()
       FROM unnest(CAST(:ids AS integer[]), CAST(:available AS boolean[]), CAST(:reasons AS text[]))
            AS found (id, available, reason)
-     WHERE clients.id = found.id AND clients.status IN ('active', 'expired')
+     WHERE clients.id = found.id AND clients.status IN ('active', 'expired', 'moving')
     """
 )
 

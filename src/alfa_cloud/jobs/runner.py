@@ -47,6 +47,8 @@ class Failure:
     code: str
     message: str
     step: str | None
+    server_id: int | None = None
+    """The server that it is about, where the error knows."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it is stored, and shown."""
@@ -67,7 +69,8 @@ def explain(error: BaseException, step: str | None) -> Failure:
     if not isinstance(error, AlfaCloudError):
         return Failure("internal", f"An unexpected {type(error).__name__}. {ADVICE['internal']}", step)
     code = error.step_code if isinstance(error, StepFailedError) else error.code
-    return Failure(code, f"{printable(error.detail)} {ADVICE.get(code, '')}".strip(), step)
+    message = f"{printable(error.detail)} {ADVICE.get(code, '')}".strip()
+    return Failure(code, message, step, error.meta.get("server_id"))
 
 
 def printable(text: str) -> str:

@@ -70,6 +70,8 @@ class Client(Base):
     users_counted_at: Mapped[datetime | None]
     max_resources: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     """`memory_bytes`, where it differs from the app profile's."""
+    copy_of: Mapped[str] = mapped_column(String(40), default="", server_default="")
+    """The name of the client that this one was copied from: it sends no letters."""
     success_sent_at: Mapped[datetime | None]
     """When the letter with the first password left; the password is erased by then."""
     last_backup_at: Mapped[datetime | None]

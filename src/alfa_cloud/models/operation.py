@@ -39,6 +39,8 @@ class Operation(Base):
     client_id: Mapped[int | None]
     """No foreign key: an operation outlives what it worked on."""
     server_id: Mapped[int | None] = mapped_column(index=True)
+    other_server_id: Mapped[int | None]
+    """Another server that it works on; of both it takes a slot, and waits for whoever has one of them alone."""
     exclusive: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     """It takes its server alone."""
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("operations.id"), index=True)

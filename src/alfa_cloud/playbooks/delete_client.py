@@ -87,13 +87,21 @@ class RemoveFolder(Step):
         await EnsureFolder(self.spec).undo(host)
 
 
+def removal(spec: ClientSpec, secrets: ClientSecrets) -> list[Step]:
+    """Nothing of the client is on the server any more, but for its archive; what is not this client's stays."""
+    return [RemoveVirtualHost(spec), RemoveCertificates(spec), *_data_removal(spec, secrets)]
+
+
+def _data_removal(spec: ClientSpec, secrets: ClientSecrets) -> list[Step]:
+    other = spec.beside(spec.image)
+    return [RemoveContainer(spec), RemoveContainer(other), RemoveDatabase(spec, secrets), RemoveFolder(spec)]
+
+
 def delete_unborn_client(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
     """Whatever a failed creation may have left is gone from the server; what is not this client's stays."""
-    steps: list[Step] = [
-        RemoveVirtualHost(spec),
-        RemoveCertificates(spec),
-        RemoveContainer(spec),
-        RemoveDatabase(spec, secrets),
-        RemoveFolder(spec),
-    ]
-    return Playbook(steps, undo_on_failure=False)
+    return Playbook(removal(spec, secrets), undo_on_failure=False)
+
+
+def clear_data(spec: ClientSpec, secrets: ClientSecrets) -> Playbook:
+    """What a client left on a former server is gone, but for the virtual host that sends its visitors on."""
+    return Playbook(_data_removal(spec, secrets), undo_on_failure=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol
 
 from alfa_cloud.remote.host import Host
@@ -76,8 +76,99 @@ class Check(Step, Protocol):
         del host
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A server beside the playbook's own, in the hands of the same operation."""
+
+    name: str
+    host: Host = field(repr=False)
+
+    def on(self, step: Step) -> Step:
+        """That step, there."""
+        return On(self, step)
+
+
+@dataclass(frozen=True, slots=True)
+class On(Step):
+    """A step that is done on another server than the playbook's own."""
+
+    where: Elsewhere
+    inner: Step
+
+    def __str__(self) -> str:
+        return f"{self.inner} on {self.where.name}"
+
+    @property
+    def stoppable(self) -> bool:  # type: ignore[override]
+        """As the step itself says."""
+        return self.inner.stoppable
+
+    @property
+    def looks_only(self) -> bool:  # type: ignore[override]
+        """As the step itself says."""
+        return self.inner.looks_only
+
+    @property
+    def undo_s(self) -> float:  # type: ignore[override]
+        """As the step itself says."""
+        return self.inner.undo_s
+
+    async def is_satisfied(self, host: Host) -> bool:
+        del host
+        return await self.inner.is_satisfied(self.where.host)
+
+    async def apply(self, host: Host) -> None:
+        del host
+        await self.inner.apply(self.where.host)
+
+    async def undo(self, host: Host) -> None:
+        del host
+        await self.inner.undo(self.where.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Step):
+    """A step that lies behind a point of no return: it held then, and is not looked at again."""
+
+    inner: Step
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+    async def is_satisfied(self, host: Host) -> bool:
+        del host
+        return True
+
+    async def apply(self, host: Host) -> None:
+        del host
+
+
+@dataclass(frozen=True, slots=True)
+class Once(Step):
+    """A check that is not made again by whoever takes over: what it looked at is worked on from then on."""
+
+    inner: Step
+
+    looks_only: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+    async def is_satisfied(self, host: Host) -> bool:
+        key = f"checked_{name_of(self.inner)}"
+        if not host.facts.get(key):
+            await self.inner.is_satisfied(host)
+            await host.report(**{key: True})
+        return True
+
+    async def apply(self, host: Host) -> None:
+        del host
+
+
 def name_of(step: Step) -> str:
-    """A step's name in snake_case: `EnsureFolder` is `ensure_folder`."""
+    """A step's name in snake_case: `EnsureFolder` is `ensure_folder`, wherever it is done."""
+    if isinstance(step, On | Held | Once):
+        return name_of(step.inner)
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower()
 
 

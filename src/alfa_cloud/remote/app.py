@@ -69,6 +69,11 @@ def set_owner_password(spec: ClientSpec, password: Secret) -> Command:
     )
 
 
+def scrub(spec: ClientSpec) -> Command:
+    """Personal data is taken out of a copy; started once in an operation."""
+    return docker.execute(spec.container, spec.app.scrub, timeout_s=spec.app.scrub_deadline_s, detached="scrub")
+
+
 def parse_settings(text: str) -> dict[str, str | None]:
     """The JSON object that a database's `read_settings` printed; empty where it is none, for the client made it."""
     try:

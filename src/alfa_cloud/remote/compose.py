@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any, Final
 
 import yaml
@@ -53,7 +54,12 @@ def environment(spec: ClientSpec, secrets: ClientSecrets) -> dict[str, str]:
         "DB_DATABASE": spec.database,
         "DB_USERNAME": spec.database_user,
         "DB_PASSWORD": secrets.database_password.reveal(),
+        **(_pairs(spec.app.copy_environment) if spec.copy_of else {}),
     }
+
+
+def _pairs(words: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def render(spec: ClientSpec, secrets: ClientSecrets, *, beside: ClientSpec | None = None) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,7 @@ DAMAGED: Final = 65
 DIFFERS: Final = 66
 """Exit status: what was restored is not what the dump holds."""
 
-# `pack`, `unpack` and `count` are the engine's. The dump bears its name when it is on the disk and was read back whole.
+# The functions are the engine's. The dump bears its name when it is on the disk and was read back whole.
 DUMP: Final = """
 set -euo pipefail
 umask 077
@@ -38,7 +38,7 @@ trap 'exit 143' TERM
 began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 "$@" </dev/null | pack >"$file.part"
 sync -- "$file.part"
-count <"$file.part" >"$file.counts.part" || exit 65
+unpack <"$file.part" | count >"$file.counts.part" || exit 65
 size=$(stat --format=%s -- "$file.part")
 sum=$(sha256sum <"$file.part")
 echo "$began $size ${sum%% *}" >>"$file.counts.part"
@@ -54,12 +54,20 @@ admin=("${@:2:$1}"); shift $(($1 + 1))
 load=("${@:2:$1}"); shift $(($1 + 1))
 [ "$(sha256sum <"$file")" = "$sum  -" ] || { echo "$file is damaged; nothing was touched." >&2; exit 65; }
 "${admin[@]}"
-unpack <"$file" | "${load[@]}"
+unpack <"$file" | mend | "${load[@]}"
 found=$(printf %s "$counts" | "$@" | LC_ALL=C sort | sha256sum)
 [ "$found" = "$expected  -" ] || { echo "The restored tables have other rows than the dump." >&2; exit 66; }
 """
 
 NONE_LEFT: Final = 'for path; do [ ! -e "$path" ] || exit 1; done'
+
+# A folder without dumps is none to keep.
+REMOVE: Final = """
+set -eu
+folder=$1; shift
+rm -f -- "$@"
+[ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty -- "$folder"
+"""
 
 
 class Engine(Protocol):
@@ -67,11 +75,16 @@ class Engine(Protocol):
 
     @property
     def FUNCTIONS(self) -> str:  # noqa: N802  a constant of a module
-        """Shell: `pack` and `unpack` what is dumped and loaded; `count` prints the rows of a whole dump, or fails."""
+        """Shell: `pack` and `unpack` a dump's file; `mend` what is unpacked so that the client can load it; `count` the
+        rows of what is unpacked, or fail where it is not whole."""
 
     @property
     def COUNTS(self) -> str:  # noqa: N802
         """SQL that prints each table, in hexadecimal, with its rows."""
+
+    @property
+    def CHECKSUMS(self) -> str:  # noqa: N802
+        """SQL that prints the same, and a checksum of what is in the rows: in whatever order they lie."""
 
     @property
     def SIZE(self) -> str:  # noqa: N802
@@ -79,6 +92,9 @@ class Engine(Protocol):
 
     def dump_argv(self, spec: ClientSpec, /) -> tuple[str, ...]:
         """Print a client's database as one consistent picture."""
+
+    def stream_argv(self, spec: ClientSpec, /) -> tuple[str, ...]:
+        """The same, not compressed."""
 
     def load_argv(self, spec: ClientSpec, /) -> tuple[str, ...]:
         """Put what a dump holds into the client's database."""
@@ -141,8 +157,8 @@ class Manifest:
 
 
 def folder(spec: ClientSpec) -> str:
-    """Where a client's dumps lie; only root can read it."""
-    return f"{spec.directory}/dumps"
+    """Where a client's dumps lie, also when the client is gone; only root can read it, and the uid marks it."""
+    return f"{spec.layout.root}/archive/{spec.uid}"
 
 
 def path(spec: ClientSpec, name: str) -> str:
@@ -179,20 +195,35 @@ def parse_written(spec: ClientSpec, reason: str, text: str) -> Manifest:
     Raises:
         RemoteError: it is something else.
     """
-    engine = engine_of(spec)
     *lines, last = text.rstrip("\n").split("\n")
     try:
         created_at, size, digest = last.split(" ")
-        tables: dict[str, int] = {}
-        for line in lines:
-            rows, _, header = line.partition("\t")
-            table = engine.table_of(_unescaped(header))
-            if table is None:
-                raise ValueError(header)
-            tables[table] = tables.get(table, 0) + int(rows)
-        return Manifest(spec.engine, reason, dict(sorted(tables.items())), int(size), digest, created_at)
+        return Manifest(spec.engine, reason, _counted(spec, lines), int(size), digest, created_at)
     except ValueError as error:
         raise RemoteError("What a dump holds cannot be read.") from error
+
+
+def parse_counted(spec: ClientSpec, text: str) -> dict[str, int]:
+    """The rows of each table, from what the engine's `count` printed.
+
+    Raises:
+        RemoteError: it is something else.
+    """
+    try:
+        return _counted(spec, text.splitlines())
+    except ValueError as error:
+        raise RemoteError("What a dump holds cannot be read.") from error
+
+
+def _counted(spec: ClientSpec, lines: Sequence[str]) -> dict[str, int]:
+    tables: dict[str, int] = {}
+    for line in lines:
+        rows, _, header = line.partition("\t")
+        table = engine_of(spec).table_of(_unescaped(header))
+        if table is None:
+            raise ValueError(header)
+        tables[table] = tables.get(table, 0) + int(rows)
+    return dict(sorted(tables.items()))
 
 
 def _unescaped(text: str) -> str:
@@ -229,6 +260,28 @@ def parse_rows(text: str) -> dict[str, int]:
         raise RemoteError("The rows of the client's tables cannot be counted.") from error
 
 
+def checksums(spec: ClientSpec) -> Command:
+    """Print each of the client's tables, in hexadecimal, with its rows and a checksum of them: all at one moment.
+
+    Tables with the same rows have the same checksum on any two servers of one database system.
+    """
+    engine = engine_of(spec)
+    return engine.ask(spec, engine.CHECKSUMS, DEADLINE_S)
+
+
+def parse_checksums(text: str) -> dict[str, tuple[int, str]]:
+    """The answer of `checksums`: the rows and the checksum of each table.
+
+    Raises:
+        RemoteError: it is something else.
+    """
+    try:
+        found = [line.split(" ") for line in text.splitlines() if line]
+        return {bytes.fromhex(name).decode(): (int(rows), str(int(checksum))) for name, rows, checksum in found}
+    except ValueError as error:
+        raise RemoteError("The checksums of the client's tables cannot be read.") from error
+
+
 def log_in(spec: ClientSpec) -> Command:
     """Fails where the client's own login does not; it waits for no table."""
     return engine_of(spec).ask(spec, "SELECT 1;", 60)
@@ -247,7 +300,8 @@ def file_size(spec: ClientSpec, name: str) -> Command:
 
 def remove(spec: ClientSpec, name: str) -> Command:
     """Nothing of a dump is left."""
-    return Command(("rm", "--force", "--", *_files(spec, name)), sudo=True, timeout_s=300)
+    argv = ("sh", "-c", REMOVE, "alfa-remove-dump", folder(spec), *_files(spec, name))
+    return Command(argv, sudo=True, timeout_s=300)
 
 
 def none_left(spec: ClientSpec, name: str) -> Command:

@@ -21,15 +21,16 @@ MAX_PACKET: Final = "--max-allowed-packet=1G"
 # (MDEV-25152). Names may hold line ends, values do not. DEFINER stands at the start of a line, as no row does.
 FUNCTIONS: Final = r"""
 pack() { zstd --quiet --stdout; }
-unpack() {
+unpack() { zstd --quiet --decompress --stdout; }
+mend() {
     user='`([^`]|``)*`(@`([^`]|``)*`)?'
-    zstd --quiet --decompress --stdout | LC_ALL=C sed -E -e '/^[(]/b' -e '/^DELIMITER ;;$/{n' \
+    LC_ALL=C sed -E -e '/^[(]/b' -e '/^DELIMITER ;;$/{n' \
         -e "s%^CREATE DEFINER=$user %CREATE %" -e '}' -e "s%^(/\*!50013 )DEFINER=$user %\1%" \
         -e "s%^(/\*!50003 CREATE\*/ )/\*!50017 DEFINER=$user\*/ %\1%" \
         -e "s%^(/\*!50106 CREATE\*/ )/\*!50117 DEFINER=$user\*/ %\1%"
 }
 count() {
-    zstd --quiet --decompress --stdout | LC_ALL=C awk '
+    LC_ALL=C awk '
         function last(text) { return substr(text, length(text) - 1) == ");" }
         key != "" {
             if (substr($0, 1, 1) != "(") { bad = 1; exit }
@@ -75,6 +76,34 @@ SELECT GROUP_CONCAT(CONCAT('SELECT CONCAT(''', LOWER(HEX(CONVERT(table_name USIN
 EXECUTE IMMEDIATE COALESCE(@counts, 'SELECT 1 FROM DUAL WHERE FALSE');
 """
 
+# A value is text without a comma, and `-` where it is NULL: strings in hexadecimal, the long ones as their MD5, since
+# what HEX() makes of them may be more than max_allowed_packet. Names are compared as bytes: `a` and `A` are two tables.
+CHECKSUMS: Final = """
+SET SESSION group_concat_max_len = 1073741824, lock_wait_timeout = 60, sql_mode = '', time_zone = '+00:00',
+    timestamp = 1, lc_time_names = 'en_US';
+START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY;
+SELECT GROUP_CONCAT(CONCAT('SELECT CONCAT(''', LOWER(HEX(CONVERT(table_name USING utf8mb4))),
+                           ' '', COUNT(*), '' '', COALESCE(SUM(CAST(CONV(LEFT(MD5(CONCAT_WS('','', ', texts,
+                           ')), 16), 16, 10) AS UNSIGNED)), 0)) FROM `', REPLACE(table_name, '`', '``'), '`')
+                    SEPARATOR ' UNION ALL ')
+  INTO @checksums FROM (
+    SELECT t.table_name, GROUP_CONCAT(REPLACE(
+               CASE WHEN c.data_type = 'bit' THEN 'COALESCE(? + 0, ''-'')'
+                    WHEN c.character_octet_length < 65535 THEN 'COALESCE(HEX(?), ''-'')'
+                    WHEN c.character_octet_length IS NOT NULL OR c.data_type IN (
+                        'geometry', 'point', 'linestring', 'polygon', 'multipoint', 'multilinestring', 'multipolygon',
+                        'geometrycollection', 'vector') THEN 'COALESCE(MD5(?), ''-'')'
+                    ELSE 'COALESCE(CAST(? AS CHAR), ''-'')' END,
+               '?', CONCAT('`', REPLACE(c.column_name, '`', '``'), '`')) ORDER BY c.ordinal_position) AS texts
+      FROM information_schema.tables t
+      JOIN information_schema.columns c
+        ON c.table_schema = t.table_schema AND BINARY c.table_name = BINARY t.table_name
+     WHERE t.table_schema = DATABASE() AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
+       AND COALESCE(c.generation_expression, '') NOT IN ('ROW START', 'ROW END')
+     GROUP BY BINARY t.table_name) AS found;
+EXECUTE IMMEDIATE COALESCE(@checksums, 'SELECT 1 FROM DUAL WHERE FALSE');
+"""
+
 SIZE: Final = """SELECT COALESCE(SUM(data_length + index_length), 0) FROM information_schema.tables
  WHERE table_schema = DATABASE();"""
 
@@ -86,6 +115,11 @@ def dump_argv(spec: ClientSpec) -> tuple[str, ...]:
         "--no-tablespaces", "--routines", "--triggers", "--events", "--hex-blob", "--default-character-set=utf8mb4",
         MAX_PACKET, spec.database,
     )  # fmt: skip
+
+
+def stream_argv(spec: ClientSpec) -> tuple[str, ...]:
+    """The same, not compressed."""
+    return dump_argv(spec)
 
 
 def load_argv(spec: ClientSpec) -> tuple[str, ...]:

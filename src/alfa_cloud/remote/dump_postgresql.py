@@ -17,6 +17,7 @@ from alfa_cloud.specs import ClientSpec
 FUNCTIONS: Final = r"""
 pack() { cat; }
 unpack() { cat; }
+mend() { cat; }
 count() {
     pg_restore --data-only --file=- | LC_ALL=C awk '
         function ends(text, with) { return substr(text, length(text) - length(with) + 1) == with }
@@ -37,11 +38,12 @@ count() {
 IDENT: Final = r'([^\s".]+|"(?:[^"]|"")+")'
 HEADER: Final = re.compile(rf"COPY {IDENT}\.{IDENT} ")
 
-COUNTS: Final = """
+BEGIN: Final = """
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET LOCAL search_path = pg_catalog;
-SELECT format('SELECT %L || count(*) FROM ONLY %I.%I',
-              encode(convert_to(n.nspname || '.' || c.relname, 'UTF8'), 'hex') || ' ', n.nspname, c.relname)
+"""
+
+TABLES: Final = """
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_'
    AND n.nspname <> 'information_schema'
@@ -50,13 +52,39 @@ SELECT format('SELECT %L || count(*) FROM ONLY %I.%I',
 COMMIT;
 """
 
+COUNTS: Final = f"""{BEGIN}
+SELECT format('SELECT %L || count(*) FROM ONLY %I.%I',
+              encode(convert_to(n.nspname || '.' || c.relname, 'UTF8'), 'hex') || ' ', n.nspname, c.relname)
+{TABLES}"""  # noqa: S608  constants
+
+# A row is the text of its values, in the order of their names: that of the columns is another after a dump.
+CHECKSUMS: Final = f"""{BEGIN}
+SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL timezone = 'UTC';
+SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C';
+SET LOCAL row_security = off;
+SELECT format('SELECT %L || count(*) || '' '' || coalesce(sum((''x'' || left(md5(ROW(%s)::text), 16))::bit(64)::bigint),
+                                                          0) FROM ONLY %I.%I AS r',
+              encode(convert_to(n.nspname || '.' || c.relname, 'UTF8'), 'hex') || ' ',
+              (SELECT string_agg(format('r.%I', a.attname), ', ' ORDER BY a.attname COLLATE "C") FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), n.nspname, c.relname)
+{TABLES}"""  # noqa: S608  constants
+
 SIZE: Final = "SELECT pg_database_size(current_database());"
 
 
 def dump_argv(spec: ClientSpec) -> tuple[str, ...]:
     """Print a client's database as one consistent picture."""
+    return _dump_argv(spec, 1)
+
+
+def stream_argv(spec: ClientSpec) -> tuple[str, ...]:
+    """The same, not compressed."""
+    return _dump_argv(spec, 0)
+
+
+def _dump_argv(spec: ClientSpec, level: int) -> tuple[str, ...]:
     return postgresql.client_argv(
-        spec, "pg_dump", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--no-password",
+        spec, "pg_dump", "--format=custom", f"--compress={level}", "--no-owner", "--no-privileges", "--no-password",
         "--lock-wait-timeout=60000",
     )  # fmt: skip
 

@@ -237,7 +237,7 @@ def _translate(error: Exception, address: Address, shown: asyncssh.SSHKey | None
         return HostKeyChangedError(
             f"{where} shows the host key {new}, and {pinned} is the one it is known by. Nothing was sent to it. "
             "If the server was set up anew, accept its new key.",
-            meta={"pinned": pinned, "shown": new},
+            meta={"pinned": pinned, "shown": new, "server_id": address.server_id},
         )
     if isinstance(error, (asyncssh.PermissionDenied, asyncssh.IllegalUserName)):
         return LoginRefusedError(

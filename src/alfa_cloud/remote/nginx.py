@@ -169,6 +169,27 @@ def render_vhost(spec: ClientSpec, *, secure: bool) -> bytes:
     ).encode()
 
 
+def render_forward(spec: ClientSpec, target: ClientSpec, address: str, *, secure: bool, target_secure: bool) -> bytes:
+    """The virtual host that sends a client's visitors on to another server.
+
+    Args:
+        address: that server's, an IP address.
+        secure: whether the certificate is on this server, and `target_secure` whether it is on that one.
+    """
+    host = f"[{address}]" if ":" in address else address
+    plain = f"http://{host}:{target.layout.http_port}"
+    template = _environment().from_string(_source("forward.conf.j2"))
+    return template.render(
+        spec=spec,
+        layout=spec.layout,
+        mark=mark(spec),
+        secure=secure,
+        pages=pages,
+        plain=plain,
+        safe=f"https://{host}:{target.layout.https_port}" if target_secure else plain,
+    ).encode()
+
+
 def _environment() -> Environment:
     return Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  not HTML
 

@@ -68,7 +68,7 @@ async def relay(
                 await transfer.run()
         except TimeoutError as error:
             raise ConnectionLostError(f"The transfer did not end within {limit_s:g} s.") from error
-    status = _status(writer)
+    status = None if transfer.cut else _status(writer)
     if status is not None and status not in done:
         raise _failure(consume, status, transfer.words_of_writer)
     if not status:
@@ -87,6 +87,8 @@ class _Transfer:
         self, reader: RemoteProcess, writer: RemoteProcess, host: Host, about_bytes: int, progress_s: float
     ) -> None:
         self.moved_bytes = 0
+        self.cut = False
+        """Whether the second program was ended by us: how it took that counts for nothing."""
         self.words_of_reader = bytearray()
         self.words_of_writer = bytearray()
         self._reader = reader
@@ -144,6 +146,7 @@ class _Transfer:
         if self._reader.exit_status == 0:
             self._writer.stdin.write_eof()
         else:
+            self.cut = not self._writer.exited.is_set()
             self._writer.channel.abort()
 
     def _words(self) -> str:

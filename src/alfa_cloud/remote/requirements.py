@@ -115,21 +115,16 @@ DATABASES: Final = {
     DatabaseEngine.MARIADB: Requirement("mariadb", mariadb.version(), "apt-get install mariadb-server", (10, 5)),
     DatabaseEngine.POSTGRESQL: Requirement("postgresql", postgresql.version(), "apt-get install postgresql", (13,)),
 }
+ZSTD: Final = Requirement("zstd", _look_at("zstd", "--version"), "apt-get install zstd")
+"""Packs dumps and files."""
 GIT: Final = Requirement(
     "git", _look_at("git", "--version"), "apt-get install git", needed="where images are built", required=False
 )
 
 
-def zstd(engine: DatabaseEngine) -> Requirement:
-    """What packs dumps; PostgreSQL packs its own."""
-    return Requirement(
-        "zstd", _look_at("zstd", "--version"), "apt-get install zstd", required=engine is DatabaseEngine.MARIADB
-    )
-
-
 def programs(engine: DatabaseEngine, tls: Tls) -> list[Requirement]:
     """The programs that clients on a server need, in the order of mending."""
-    rows = [SHELL, SUDO, FLOCK, CURL, DOCKER, COMPOSE, NGINX, DATABASES[engine], zstd(engine), GIT]
+    rows = [SHELL, SUDO, FLOCK, CURL, DOCKER, COMPOSE, NGINX, DATABASES[engine], ZSTD, GIT]
     return [*rows, CERTBOT] if tls is Tls.CERTBOT else rows
 
 

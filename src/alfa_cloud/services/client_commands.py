@@ -15,7 +15,7 @@ from alfa_cloud.services.clients import CHANGEABLE, get_client
 from alfa_cloud.services.operations import Caller, Sealed
 from alfa_cloud.specs import ClientStatus, OperationKind
 
-ALIVE: Final = (ClientStatus.ACTIVE, ClientStatus.EXPIRED)
+ALIVE: Final = (ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.MOVING)
 
 ACTIONS: Final[Mapping[str, OperationKind]] = {
     "reboot": OperationKind.REBOOT_CLIENT,
@@ -29,15 +29,23 @@ ACTIONS: Final[Mapping[str, OperationKind]] = {
     "migrate": OperationKind.MIGRATE_CLIENT,
     "send_success": OperationKind.SEND_SUCCESS,
     "send_expire": OperationKind.SEND_EXPIRE,
+    "backups": OperationKind.BACK_UP_CLIENT,
+    "move_to": OperationKind.MOVE_CLIENT,
+    "copy_to": OperationKind.COPY_CLIENT,
 }
 """The commands by the last word of their path."""
+
+
+LETTERS: Final = (OperationKind.SEND_SUCCESS, OperationKind.SEND_EXPIRE)
+GONE: Final = (ClientStatus.ARCHIVED, ClientStatus.RESTORING)
 
 
 def actions(client: Client) -> dict[str, str | None]:
     """The commands of a client, each with the reason why it is not allowed now, or None."""
     return {
         "update": None if client.status in CHANGEABLE else f"The client is {client.status}.",
-        "delete": None if client.activated_at is None else "Deleting a client that was active is not possible yet.",
+        "delete": f"The client is {client.status}." if client.status in GONE else None,
+        "restore": None if client.status == ClientStatus.ARCHIVED else f"The client is {client.status}.",
         "retry": None if client.status == ClientStatus.FAILED else "Its creation did not fail.",
         **{name: why_not(client, kind) for name, kind in ACTIONS.items()},
     }
@@ -47,6 +55,8 @@ def why_not(client: Client, kind: OperationKind) -> str | None:
     """The reason why a command is not allowed now, or None. What is under way is no reason: a command waits."""
     if client.status not in ALIVE:
         return f"The client is {client.status}."
+    if kind in LETTERS and client.copy_of:
+        return f"The client is a copy of {client.copy_of}; it sends no letters."
     if kind is OperationKind.SEND_EXPIRE and client.expire_date is None:
         return "The client has no last day of use."
     return None

@@ -44,6 +44,7 @@ def client_spec(client: Client, server: Server, app: AppProfile) -> ClientSpec:
         engine=server.engine,
         tls=tls,
         memory_bytes=int(client.max_resources.get("memory_bytes", app.memory_bytes)),
+        copy_of=client.copy_of,
         page=page_of(client),
         **_page_words(client),
         layout=layout,
@@ -110,4 +111,5 @@ def cloud_settings(client: Client) -> CloudSettings:
         *((name, "1" if getattr(client, name) else "0") for name in SWITCHES),
         ("expire_date", client.expire_date.isoformat() if client.expire_date else None),
         ("version", client.image_ref.rpartition(":")[2]),
+        *((("copy_of", client.copy_of),) if client.copy_of else ()),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, time
 from itertools import islice
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from alfa_cloud.errors import (
     ServerFullError,
     ServerNotReadyError,
 )
-from alfa_cloud.models import Client, ExpireDate, Operation, Server
+from alfa_cloud.models import Client, ExpireDate, Operation, Place, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.services import operations, servers
 from alfa_cloud.services.client_specs import secret_place
@@ -55,7 +55,8 @@ SORTS: Final = {
     )
 }  # fmt: skip
 FLAGS: Final = ("available", "maintenance", "demo", "blocked", "migration_pending")
-FILTERS: Final = ("q", "status", "server", "image", "version", *FLAGS, "expires_before", "expires_after")
+DAYS: Final = ("expires_before", "expires_after", "backup_older_than")
+FILTERS: Final = ("q", "status", "server", "image", "version", *FLAGS, *DAYS)
 
 CHANGEABLE: Final = (ClientStatus.CREATING, ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.FAILED)
 UPDATABLE: Final = ("title", "email", "locale", "domain", "owner_login", "max_resources", "turbostart", "tutorial")
@@ -106,10 +107,19 @@ def filtered(filters: Mapping[str, str]) -> Select[tuple[Client]]:
     for name in FLAGS:
         if name in filters:
             query = query.where(getattr(Client, name).is_(_flag(name, filters[name])))
-    if "expires_before" in filters:
-        query = query.where(Client.expire_date < _day("expires_before", filters["expires_before"]))
-    if "expires_after" in filters:
-        query = query.where(Client.expire_date > _day("expires_after", filters["expires_after"]))
+    return _by_days(query, filters)
+
+
+def _by_days(query: Select[tuple[Client]], filters: Mapping[str, str]) -> Select[tuple[Client]]:
+    """A day of a moment begins at midnight UTC."""
+    days = {name: _day(name, filters[name]) for name in DAYS if name in filters}
+    if "expires_before" in days:
+        query = query.where(Client.expire_date < days["expires_before"])
+    if "expires_after" in days:
+        query = query.where(Client.expire_date > days["expires_after"])
+    if "backup_older_than" in days:
+        older = Client.last_backup_at < datetime.combine(days["backup_older_than"], time(), UTC)
+        query = query.where(or_(older, Client.last_backup_at.is_(None)))
     return query
 
 
@@ -202,14 +212,12 @@ async def create_client(
         FieldError: the server, image, name or domain does not do.
         ConflictError: the name or domain is taken, or the server cannot take another client.
     """
-    server = await _server_for(session, values["server_id"])
-    if values["name"] in RESERVED_NAMES:
-        raise FieldError("name", "This name is reserved; take another one.")
+    server = await server_for(session, values["server_id"])
     given = values.get("domain")
     domain = normal_domain(given) if given else normal_domain(f"{values['name']}.{server.base_domain}", field="name")
     image, image_ref = resolve_image(values.get("image"), images, server.role, repository)
-    await _check_free(session, values["name"], domain)
-    port, spare_port = await _free_ports(session, server, busy_ports, 2)
+    await check_name(session, values["name"], domain)
+    port, spare_port = await free_ports(session, server, busy_ports, 2)
     client = Client(
         **{key: value for key, value in values.items() if key not in ("domain", "image", "owner_login")},
         domain=domain,
@@ -238,7 +246,13 @@ async def create_client(
     return client, operation
 
 
-async def _server_for(session: AsyncSession, server_id: int) -> Server:
+async def server_for(session: AsyncSession, server_id: int) -> Server:
+    """A server that can take another client; its row is held.
+
+    Raises:
+        FieldError: there is none.
+        ConflictError: it cannot.
+    """
     server = await session.get(Server, server_id, with_for_update=True)
     if server is None:
         raise FieldError("server", f"There is no server {server_id}.")
@@ -254,7 +268,15 @@ async def _server_for(session: AsyncSession, server_id: int) -> Server:
     return server
 
 
-async def _check_free(session: AsyncSession, name: str, domain: str) -> None:
+async def check_name(session: AsyncSession, name: str, domain: str) -> None:
+    """Nothing, where a new client may have that name and that domain.
+
+    Raises:
+        FieldError: the name is reserved.
+        ConflictError: one of them is taken.
+    """
+    if name in RESERVED_NAMES:
+        raise FieldError("name", "This name is reserved; take another one.")
     there = Client.status != ClientStatus.ARCHIVED
     if await session.scalar(select(Client.id).where(Client.name == name, there)):
         raise ClientNameTakenError(f"A client named {name} is there already.")
@@ -266,15 +288,16 @@ async def reserve_spare_port(session: AsyncSession, client: Client, busy: Collec
     """The client has a port for a second container, as those made before there was one have not."""
     if client.spare_port is None:
         server = await session.get_one(Server, client.server_id, with_for_update=True)
-        client.spare_port = (await _free_ports(session, server, busy, 1))[0]
+        client.spare_port = (await free_ports(session, server, busy, 1))[0]
         await session.flush()
 
 
-async def _free_ports(session: AsyncSession, server: Server, busy: Collection[int], count: int) -> list[int]:
+async def free_ports(session: AsyncSession, server: Server, busy: Collection[int], count: int) -> list[int]:
     """The first ports of a server, whose row is held, that neither a client has nor anything listens on."""
     layout = server.layout_spec
-    rows = await session.execute(select(Client.port, Client.spare_port).where(Client.server_id == server.id))
-    taken = {port for row in rows for port in row} | set(busy)
+    clients = select(Client.port, Client.spare_port).where(Client.server_id == server.id)
+    places = select(Place.port, Place.spare_port).where(Place.server_id == server.id)
+    taken = {port for row in await session.execute(clients.union_all(places)) for port in row} | set(busy)
     free = (port for port in range(layout.first_port, layout.last_port + 1) if port not in taken)
     found = list(islice(free, count))
     if len(found) < count:
@@ -337,34 +360,6 @@ async def update_client(
         await session.flush()
     await session.refresh(client)
     return client, operation
-
-
-async def delete_client(session: AsyncSession, client_id: int, caller: Caller) -> Operation:
-    """The operation that removes a client that never came to life.
-
-    Raises:
-        ClientNotFoundError: there is none.
-        ClientStateError: it has been alive; its data needs an archive first.
-    """
-    client = await get_client(session, client_id, lock=True)
-    check_never_alive(client)
-    operation, _ = await operations.request(
-        session, OperationKind.DELETE_CLIENT, caller, client_id=client.id, server_id=client.server_id
-    )
-    client.status = ClientStatus.DELETING
-    client.operation_id = operation.id
-    await session.flush()
-    return operation
-
-
-def check_never_alive(client: Client) -> None:
-    """Nothing, where a client can be removed without an archive.
-
-    Raises:
-        ClientStateError: it has been alive; its data needs an archive first.
-    """
-    if client.activated_at is not None:
-        raise ClientStateError(f"{client.name} has data; deleting a client that was active is not possible yet.")
 
 
 async def creations(session: AsyncSession, client_id: int) -> list[Operation]:

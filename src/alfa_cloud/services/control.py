@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from alfa_cloud.errors import NotCancellableError, NotRetryableError, OperationNotFoundError
 from alfa_cloud.models import Client, Operation
-from alfa_cloud.services import endings, fleet, operations, outcomes
+from alfa_cloud.services import client_commands, endings, fleet, operations, outcomes, places
 from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import FLEET_KINDS, ClientStatus, OperationKind, OperationState
 
@@ -26,8 +26,16 @@ CANCELLABLE: Final = frozenset(
 )
 """Kinds that can be stopped while they run; any operation can while it is queued."""
 
+CREATIONS: Final = frozenset({OperationKind.CREATE_CLIENT, OperationKind.COPY_CLIENT})
+
 WITH_SECRETS: Final = frozenset({OperationKind.SET_OWNER_PASSWORD})
 """Kinds that cannot be run again: what they were given is erased at their end."""
+
+MOVES: Final = frozenset({OperationKind.MOVE_CLIENT, OperationKind.UNDO_MOVE})
+"""Kinds that only go on, past their point of no return: before it they were taken back, with the place they had."""
+
+CHECKED_FIRST: Final = frozenset({OperationKind.RESTORE_CLIENT, OperationKind.RESTORE_BACKUP})
+"""Kinds that must be asked for anew: what was checked and reserved for them is not theirs any more."""
 
 
 async def cancel(session: AsyncSession, operation_id: UUID) -> Operation:
@@ -74,6 +82,10 @@ def why_not_retryable(operation: Operation) -> str | None:
         return f"Only a failed or cancelled operation can be retried; this one is {operation.state}."
     if operation.kind in WITH_SECRETS:
         return "What it was given is erased; send the command again."
+    if operation.kind in CHECKED_FIRST or (operation.kind in MOVES and not (operation.result or {}).get("moved")):
+        return "What it needs is looked at anew; send the command again."
+    if operation.kind == OperationKind.DELETE_CLIENT and operation.params.get("keep_archive") is False:
+        return "Without an archive it is asked for by the client's name; send the command again."
     return None
 
 
@@ -89,8 +101,9 @@ async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Op
     earlier = await session.get(Operation, operation_id)
     if earlier is None:
         raise OperationNotFoundError(f"There is no operation {operation_id}.")
+    server_id = earlier.server_id
     if earlier.client_id is not None:
-        await _check_client_of_retry(session, earlier)
+        server_id = await _server_of_retry(session, earlier)
     else:
         await operations.lock_subject(session, earlier.server_id or 0)
     reason = why_not_retryable(earlier)
@@ -106,7 +119,8 @@ async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Op
         OperationKind(earlier.kind),
         caller,
         client_id=earlier.client_id,
-        server_id=earlier.server_id,
+        server_id=server_id,
+        other_server_id=earlier.other_server_id,
         params=earlier.params,
         exclusive=earlier.exclusive,
         locks_client=earlier.locks_client,
@@ -117,17 +131,22 @@ async def retry(session: AsyncSession, operation_id: UUID, caller: Caller) -> Op
     return operation
 
 
-async def _check_client_of_retry(session: AsyncSession, earlier: Operation) -> None:
-    """Nothing, where the client still is what the operation was about; its row is locked.
+async def _server_of_retry(session: AsyncSession, earlier: Operation) -> int | None:
+    """Where the operation works now, where the client still is what it was about; the client's row is locked.
 
     Raises:
-        NotRetryableError: it is gone, has come to life, or is being deleted.
+        NotRetryableError: it is gone, has come to life, moved on, or is being deleted.
     """
     client = await session.get(Client, earlier.client_id, with_for_update=True)
     if client is None:
         raise NotRetryableError("Its client is gone.")
-    alive = client.activated_at is not None
-    if alive and earlier.kind in (OperationKind.CREATE_CLIENT, OperationKind.DELETE_CLIENT):
+    if earlier.kind in CREATIONS and client.activated_at is not None:
         raise NotRetryableError(f"{client.name} has come to life since.")
-    if earlier.kind == OperationKind.CREATE_CLIENT and client.status == ClientStatus.DELETING:
-        raise NotRetryableError(f"{client.name} is being deleted.")
+    going = client.status == ClientStatus.DELETING and earlier.kind != OperationKind.DELETE_CLIENT
+    if (going or client.status in client_commands.GONE) and earlier.kind not in places.OF_A_SERVER:
+        raise NotRetryableError(f"{client.name} is {client.status}.")
+    if earlier.kind not in MOVES:
+        return earlier.server_id if earlier.kind in places.OF_A_SERVER else client.server_id
+    if client.server_id != earlier.params["server_id"]:
+        raise NotRetryableError(f"{client.name} has moved on since.")
+    return earlier.server_id

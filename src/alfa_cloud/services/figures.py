@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import QueuePool
 
 from alfa_cloud.db import SessionFactory
-from alfa_cloud.models import Client, Operation, Server, Worker
+from alfa_cloud.models import Backup, Client, Operation, Server, Worker
 from alfa_cloud.specs import ClientStatus, OperationState
 
 
@@ -24,6 +24,7 @@ class Figures:
             yet (`unknown`).
         reachable: whether each server was reached at the last look; None before the first.
         workers: how many worker processes are alive.
+        damaged_backups: of how many back-ups the last look found something wrong.
     """
 
     operations: dict[tuple[str, str], int]
@@ -31,6 +32,7 @@ class Figures:
     clients: dict[str, int]
     reachable: dict[str, bool | None]
     workers: int
+    damaged_backups: int
 
 
 async def take(session: AsyncSession, *, worker_seen_s: float) -> Figures:
@@ -49,8 +51,13 @@ async def take(session: AsyncSession, *, worker_seen_s: float) -> Figures:
         queue_age_s=await _queue_age_s(session),
         clients=await _clients(session),
         reachable={row.name: row.reachable for row in servers},
+        damaged_backups=await _damaged_backups(session),
         workers=await session.scalar(select(func.count()).select_from(Worker).where(Worker.seen_at > since)) or 0,
     )
+
+
+async def _damaged_backups(session: AsyncSession) -> int:
+    return await session.scalar(select(func.count()).select_from(Backup).where(Backup.proof_error != "")) or 0
 
 
 def connections_in_use(sessions: SessionFactory) -> int:

@@ -99,6 +99,7 @@ async def request(
     client_id: int | None = None,
     server_id: int | None = None,
     params: dict[str, Any] | None = None,
+    other_server_id: int | None = None,
     exclusive: bool = False,
     locks_client: bool = True,
     retry_of: UUID | None = None,
@@ -111,12 +112,13 @@ async def request(
     The caller of a client's command holds the client's row lock, so that equal requests meet one after the other.
 
     Args:
+        other_server_id: a second server that it works on.
         locks_client: whether it takes its turn among its client's operations.
         parent_id: the fleet command that it is a part of; such a one is never another's equal.
         sealed: parameters that must not be seen.
     """
     equal_key = fingerprint([kind, client_id, server_id, params or {}, *([sealed.digests()] if sealed else [])])
-    last = await _last_unfinished(session, client_id, server_id, locks_client=locks_client)
+    last = await last_unfinished(session, client_id, server_id, locks_client=locks_client)
     if last is not None and last.equal_key == equal_key and retry_of is None and parent_id is None:
         return last, False
     operation_id = uuid7()
@@ -128,6 +130,7 @@ async def request(
         kind=kind,
         client_id=client_id,
         server_id=server_id,
+        other_server_id=other_server_id,
         params=params or {},
         exclusive=exclusive,
         equal_key=equal_key,
@@ -142,9 +145,14 @@ async def request(
     return operation, True
 
 
-async def _last_unfinished(
-    session: AsyncSession, client_id: int | None, server_id: int | None, *, locks_client: bool
+async def last_unfinished(
+    session: AsyncSession, client_id: int | None, server_id: int | None = None, *, locks_client: bool = True
 ) -> Operation | None:
+    """What a client's, or else a server's, next command comes behind.
+
+    Args:
+        locks_client: whether it took its turn among its client's operations.
+    """
     query = select(Operation).where(Operation.state.in_(UNFINISHED), Operation.locks_client.is_(locks_client))
     if client_id is not None:
         query = query.where(Operation.client_id == client_id)
@@ -177,13 +185,18 @@ CLAIM: Final = text(
                    AND (e.created_at, e.id) < (q.created_at, q.id)))
            AND NOT EXISTS (
                 SELECT 1 FROM operations AS e
-                 WHERE e.server_id = q.server_id AND e.id <> q.id
+                 WHERE e.state IN ('queued', 'running') AND e.id <> q.id
+                   AND (e.server_id IN (q.server_id, q.other_server_id)
+                        OR e.other_server_id IN (q.server_id, q.other_server_id))
                    AND ((e.state = 'running' AND e.lease_until IS NOT NULL AND (e.exclusive OR q.exclusive))
                         OR (e.state = 'queued' AND e.exclusive AND (e.created_at, e.id) < (q.created_at, q.id))))
-           AND (q.server_id IS NULL OR q.state = 'running' OR (
-                SELECT count(*) FROM operations AS e
-                 WHERE e.server_id = q.server_id AND e.state = 'running' AND e.lease_until IS NOT NULL
-                ) < coalesce((SELECT max_parallel FROM servers WHERE servers.id = q.server_id), 4))
+           AND (q.state = 'running' OR NOT EXISTS (
+                SELECT 1 FROM servers AS s
+                 WHERE s.id IN (q.server_id, q.other_server_id)
+                   AND s.max_parallel <= (
+                       SELECT count(*) FROM operations AS e
+                        WHERE e.state = 'running' AND e.lease_until IS NOT NULL
+                          AND s.id IN (e.server_id, e.other_server_id))))
            FOR UPDATE SKIP LOCKED)
     RETURNING o.id, o.kind, o.client_id, o.server_id, o.params, o.secrets, o.attempt, o.fence, o.last_seq,
               o.log_bytes, o.checkpoints, o.warnings, o.result, o.error, o.cancel_requested_at, o.request_id,
@@ -195,8 +208,9 @@ CLAIM: Final = text(
 
 async def claim(session: AsyncSession, operation_id: UUID, worker: str, lease_s: float) -> Claim | None:
     """Take an operation that may run now, or None: it is finished, held, or others go first."""
-    server_id = await session.scalar(select(Operation.server_id).where(Operation.id == operation_id))
-    if server_id is not None:
+    servers = select(Operation.server_id, Operation.other_server_id).where(Operation.id == operation_id)
+    found = (await session.execute(servers)).one_or_none()
+    for server_id in sorted({one for one in found or () if one is not None}):
         await lock_subject(session, server_id)
     row = (await session.execute(CLAIM, {"id": operation_id, "worker": worker, "lease_s": lease_s})).one_or_none()
     if row is None:

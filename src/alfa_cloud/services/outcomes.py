@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from alfa_cloud.models import Client, Operation, Server
-from alfa_cloud.profile import MailProfile
-from alfa_cloud.services import letters, operations
+from alfa_cloud.models import Backup, Client, Operation, Server
+from alfa_cloud.profile import Keeping, MailProfile
+from alfa_cloud.services import backup_schedule, backups, letters, moves, operations, places
 from alfa_cloud.services.client_specs import secret_place
 from alfa_cloud.specs import ClientStatus, OperationKind, OperationState, Secret
 from alfa_cloud.vault import Vault
@@ -28,6 +28,8 @@ class Ended:
         secrets: what it was given that must not be seen, where it ran.
         vault: seals what is kept of them.
         mail: how letters leave, where it ran.
+        keeping: how long data is kept.
+        error_code: why it did not end well.
     """
 
     kind: OperationKind
@@ -40,6 +42,8 @@ class Ended:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     vault: Vault | None = None
     mail: MailProfile = field(default_factory=MailProfile)
+    keeping: Keeping = field(default_factory=Keeping)
+    error_code: str = ""
 
     @property
     def ok(self) -> bool:
@@ -76,6 +80,8 @@ async def _creation_ended(session: AsyncSession, ended: Ended) -> None:
             version=func.substring(Client.image_ref, "[^:]*$"),
             **AVAILABLE,
         )
+        if ended.kind is OperationKind.COPY_CLIENT:
+            return
         if ended.mail.success_automatically and letters.is_configured(ended.mail) and ended.client_id is not None:
             session.add(letters.automatic(OperationKind.SEND_SUCCESS, ended.client_id, {}))
         return
@@ -86,16 +92,88 @@ async def _creation_ended(session: AsyncSession, ended: Ended) -> None:
 
 
 async def _deletion_ended(session: AsyncSession, ended: Ended) -> None:
-    """A client that lives is what it was, and so is one whose deletion never began; what failed stays `deleting`."""
+    """A client is gone, or `deleting` while it is partly so or its server is away, or what it was before."""
     client = await _client_now(session, ended)
     if client is None:
         return
+    if client.activated_at is None:
+        if ended.ok:
+            await session.delete(client)
+        elif ended.state is OperationState.CANCELLED:
+            created = await _is_being_created(session, client)
+            client.status = ClientStatus.CREATING if created else ClientStatus.FAILED
+        return
+    removing = bool(ended.result.get("removing"))
+    if removing:
+        await _backed_up(session, ended)
     if ended.ok:
-        await session.delete(client)
-    elif client.activated_at is not None:
+        await backups.archived(session, client)
+    elif not (removing or ended.error_code in AWAY or await _is_going(session, ended)):
         client.status = ClientStatus.EXPIRED if client.blocked else ClientStatus.ACTIVE
-    elif ended.state is OperationState.CANCELLED:
-        client.status = ClientStatus.CREATING if await _is_being_created(session, client) else ClientStatus.FAILED
+        if ended.result.get("page_shown"):
+            client.maintenance = True
+
+
+async def _is_going(session: AsyncSession, ended: Ended) -> bool:
+    """Whether a client goes beside this deletion: an earlier one has begun to remove it, or another one waits."""
+    if ended.client_id is not None and await backups.final_backup(session, ended.client_id) is not None:
+        return True
+    without_archive = Operation.params["keep_archive"].as_boolean().is_(False)
+    begun = and_(without_archive, Operation.result["removing"].as_boolean().is_(True))
+    others = select(Operation.id).where(
+        Operation.client_id == ended.client_id,
+        Operation.kind == OperationKind.DELETE_CLIENT,
+        Operation.id != ended.operation_id,
+        or_(Operation.state.in_(operations.UNFINISHED), begun),
+    )
+    return await session.scalar(others.limit(1)) is not None
+
+
+async def _backed_up(session: AsyncSession, ended: Ended) -> None:
+    """A back-up that the operation made, and kept, is known."""
+    told = ended.result.get("backup")
+    if told and ended.client_id is not None and ended.server_id is not None:
+        row = Backup(id=ended.operation_id, client_id=ended.client_id, server_id=ended.server_id, **told)
+        await backups.record(session, row, ended.keeping)
+
+
+async def _backup_made(session: AsyncSession, ended: Ended) -> None:
+    if ended.ok:
+        await _backed_up(session, ended)
+
+
+async def _backup_restored(session: AsyncSession, ended: Ended) -> None:
+    """The back-up of the time before is known where it was kept: always but where all was taken back."""
+    if ended.ok or ended.result.get("page_shown"):
+        await _backed_up(session, ended)
+    if ended.ok:
+        await _change_client(session, ended, migration_pending=False, **AVAILABLE)
+    elif ended.result.get("page_shown"):
+        await _change_client(session, ended, maintenance=True)
+
+
+async def _backup_removed(session: AsyncSession, ended: Ended) -> None:
+    if ended.ok and ended.client_id is not None:
+        await backup_schedule.removed(session, ended.client_id, UUID(ended.params["backup_id"]))
+
+
+async def _backup_proven(session: AsyncSession, ended: Ended) -> None:
+    if ended.client_id is not None:
+        backup_id = UUID(ended.params["backup_id"])
+        await backup_schedule.proven(session, ended.client_id, backup_id, ended.result, ok=ended.ok)
+
+
+async def _came_back(session: AsyncSession, ended: Ended) -> None:
+    """A deleted client lives again, or is an archive as before."""
+    client = await _client_now(session, ended)
+    if client is None:
+        return
+    if not ended.ok:
+        client.status, client.port, client.spare_port = ClientStatus.ARCHIVED, None, None
+        return
+    client.status = ClientStatus.EXPIRED if client.blocked else ClientStatus.ACTIVE
+    await _change_client(session, ended, **AVAILABLE)
+    await backups.archive_was_used(session, client.id, ended.keeping)
 
 
 async def _client_now(session: AsyncSession, ended: Ended) -> Client | None:
@@ -106,7 +184,7 @@ async def _client_now(session: AsyncSession, ended: Ended) -> Client | None:
 async def _is_being_created(session: AsyncSession, client: Client) -> bool:
     creation = select(Operation.id).where(
         Operation.client_id == client.id,
-        Operation.kind == OperationKind.CREATE_CLIENT,
+        Operation.kind.in_((OperationKind.CREATE_CLIENT, OperationKind.COPY_CLIENT)),
         Operation.state.in_(operations.UNFINISHED),
     )
     return bool(await session.scalar(select(creation.exists())))
@@ -211,6 +289,26 @@ async def _migrated(session: AsyncSession, ended: Ended) -> None:
         await _change_client(session, ended, maintenance=True)
 
 
+async def _moved(session: AsyncSession, ended: Ended) -> None:
+    """The client is where its row says; the row itself was changed in the middle, at one moment."""
+    if ended.client_id is None:
+        return
+    moved = bool(ended.result.get("moved"))
+    await moves.arrived(session, ended.client_id, ended.params["server_id"], moved=moved)
+    if not moved and ended.result.get("page_shown"):
+        await _change_client(session, ended, maintenance=True)
+    if ended.ok:
+        await _change_client(session, ended, **AVAILABLE)
+
+
+async def _place_cleared(session: AsyncSession, ended: Ended) -> None:
+    if ended.ok and ended.client_id is not None and ended.server_id is not None:
+        if ended.result.get("cleared") == "data":
+            await places.data_is_gone(session, ended.client_id, ended.server_id)
+        elif ended.result.get("cleared") == "all":
+            await places.forget(session, ended.client_id, ended.server_id)
+
+
 async def _change_client(session: AsyncSession, ended: Ended, **values: Any) -> None:
     await session.execute(update(Client).where(Client.id == ended.client_id).values(**values))
 
@@ -224,6 +322,7 @@ AVAILABLE: Final[dict[str, Any]] = {
 
 OF_KIND: Final[Mapping[OperationKind, Callable[[AsyncSession, Ended], Awaitable[None]]]] = {
     OperationKind.CREATE_CLIENT: _creation_ended,
+    OperationKind.COPY_CLIENT: _creation_ended,
     OperationKind.DELETE_CLIENT: _deletion_ended,
     OperationKind.ENABLE_MAINTENANCE: _maintenance_changed,
     OperationKind.DISABLE_MAINTENANCE: _maintenance_changed,
@@ -236,6 +335,14 @@ OF_KIND: Final[Mapping[OperationKind, Callable[[AsyncSession, Ended], Awaitable[
     OperationKind.DEPLOY_CLIENT: _rolled_out,
     OperationKind.UPDATE_CLIENT: _rolled_out,
     OperationKind.MIGRATE_CLIENT: _rolled_out,
+    OperationKind.BACK_UP_CLIENT: _backup_made,
+    OperationKind.RESTORE_BACKUP: _backup_restored,
+    OperationKind.REMOVE_BACKUP: _backup_removed,
+    OperationKind.PROVE_BACKUP: _backup_proven,
+    OperationKind.RESTORE_CLIENT: _came_back,
+    OperationKind.MOVE_CLIENT: _moved,
+    OperationKind.UNDO_MOVE: _moved,
+    OperationKind.CLEAR_PLACE: _place_cleared,
     OperationKind.PREPARE_SERVER: _server_was_checked,
     OperationKind.PROVISION_SERVER: _server_was_checked,
     OperationKind.BUILD_IMAGE: _images_changed,
@@ -243,9 +350,16 @@ OF_KIND: Final[Mapping[OperationKind, Callable[[AsyncSession, Ended], Awaitable[
 }
 
 
+AWAY: Final = frozenset({"server_unreachable", "connection_lost", "host_key_changed", "login_refused"})
+"""Why a server could not be asked: a deletion is tried again until it can."""
+
 STATUS_MEANWHILE: Final = {
     OperationKind.CREATE_CLIENT: ClientStatus.CREATING,
+    OperationKind.COPY_CLIENT: ClientStatus.CREATING,
     OperationKind.DELETE_CLIENT: ClientStatus.DELETING,
+    OperationKind.MOVE_CLIENT: ClientStatus.MOVING,
+    OperationKind.UNDO_MOVE: ClientStatus.MOVING,
+    OperationKind.RESTORE_CLIENT: ClientStatus.RESTORING,
 }
 
 

@@ -24,7 +24,7 @@ from alfa_cloud.errors import (
     ServerNameTakenError,
     ServerNotFoundError,
 )
-from alfa_cloud.models import Client, Operation, Server
+from alfa_cloud.models import Backup, Client, Operation, Place, Server
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.look import first_look
 from alfa_cloud.remote.pool import SshPool
@@ -206,6 +206,9 @@ async def delete_server(session: AsyncSession, server_id: int) -> None:
     count = await session.scalar(select(func.count()).select_from(Client).where(Client.server_id == server_id))
     if count:
         raise ServerInUseError(f"{count} clients stand on {server.name}; move or delete them first.")
+    for kept, what in ((Place, "clients that moved away"), (Backup, "back-ups")):
+        if await session.scalar(select(func.count()).select_from(kept).where(kept.server_id == server_id)):
+            raise ServerInUseError(f"{server.name} still keeps data of {what}; remove that, or wait for its time.")
     await session.delete(server)
     await session.flush()
 

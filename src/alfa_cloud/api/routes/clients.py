@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Response
+from fastapi import Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
@@ -24,17 +24,17 @@ from alfa_cloud.api.schemas.clients import (
     client_resource,
 )
 from alfa_cloud.api.schemas.operations import (
-    ENDED,
     LogDocument,
     OperationDocument,
     OperationResource,
     operation_resource,
 )
+from alfa_cloud.api.schemas.plans import COMMANDED, PlanDocument
 from alfa_cloud.api.schemas.servers import KEY_CHANGED, NO_SUCH, ServerResource, server_resource
-from alfa_cloud.api.state import AskDep, Services, ServicesDep
+from alfa_cloud.api.state import AskDep, CommandDep, Services, ServicesDep
 from alfa_cloud.errors import FieldError
 from alfa_cloud.models import Client, Operation, Server
-from alfa_cloud.services import clients, images, operation_views, servers
+from alfa_cloud.services import backups, clients, images, operation_views, servers
 
 router = ApiRouter(tags=["clients"])
 
@@ -56,6 +56,11 @@ class ClientCollection(Collection[ClientResource]):
 
 ClientListing = Annotated[
     Listing, lists(filters=clients.FILTERS, sorts=tuple(clients.SORTS), sort="name", include=INCLUDES)
+]
+KeepArchive = Annotated[bool, Query(description="Whether an archive is made first.")]
+ConfirmName = Annotated[
+    str,
+    Query(max_length=40, description="The client's name: needed where no archive is made.", examples=["hematology"]),
 ]
 ClientIncludes = Annotated[frozenset[str], includes(*INCLUDES)]
 ClientBody = Annotated[Body[Any], body("clients", ClientCreate, update=ClientUpdate, example=CLIENT_EXAMPLE)]
@@ -120,7 +125,7 @@ async def create_or_update_client(
         return await change_client(sent.int_id, sent.value, await open_session(), caller, ask)
     values = sent.value.model_dump(exclude={"owner_password"})
     values["max_resources"] = values["max_resources"] or {}
-    place = await _place(services, values["server_id"])
+    place = await look_at_place(services, values["server_id"])
     session = await open_session()
     row, operation = await clients.create_client(
         session,
@@ -138,7 +143,13 @@ async def create_or_update_client(
     return document
 
 
-async def _place(services: Services, server_id: int) -> images.Place:
+async def look_at_place(services: Services, server_id: int) -> images.Place:
+    """What a client would find on a server: its images, and the ports that are taken.
+
+    Raises:
+        FieldError: there is no such server.
+        HostKeyChangedError: it is shut off.
+    """
     async with services.sessions() as session:
         server = await session.get(Server, server_id)
     if server is None:
@@ -177,10 +188,21 @@ async def _client_after(
         return status, await client_document(session, await clients.get_client(session, client_id))
 
 
-@router.delete("/clients/{client_id}", status_code=202, responses=ENDED)
-async def delete_client(client_id: IntId, session: SessionDep, caller: CallerDep, ask: AskDep) -> OperationDocument:
-    """Remove a client whose creation failed, with whatever may be left of it on its server."""
-    return await ask.accepted(session, await clients.delete_client(session, client_id, caller))
+@router.delete("/clients/{client_id}", status_code=202, responses=COMMANDED)
+async def delete_client(
+    client_id: IntId,
+    session: SessionDep,
+    caller: CallerDep,
+    ask: CommandDep,
+    keep_archive: KeepArchive = True,
+    confirm_name: ConfirmName = "",
+) -> OperationDocument | PlanDocument:
+    """Take the client from every server that it ever stood on, after a verified archive of its database and files.
+    `restore` brings it back from that. Where a server is away it stays `deleting` and is tried again; its name is free
+    once all is gone.
+    """
+    request = backups.request_deletion(session, client_id, caller, keep_archive=keep_archive, confirm_name=confirm_name)
+    return await ask.command(session, request)
 
 
 @router.get("/clients/{client_id}/create_log", response_model=LogDocument)

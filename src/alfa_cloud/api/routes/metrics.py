@@ -47,6 +47,7 @@ def of_service(found: Figures) -> Mapping[tuple[str, str], Values]:
         ("alfa_server_reachable", "1 where a server was reached at the last look, else 0."): {
             (("server", name),): float(bool(there)) for name, there in found.reachable.items()
         },
+        ("alfa_backups_damaged", "Back-ups whose last look found something wrong."): {(): found.damaged_backups},
         ("alfa_workers", "Worker processes that are alive."): {(): found.workers},
     }
 

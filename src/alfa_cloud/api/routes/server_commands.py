@@ -60,7 +60,7 @@ async def list_server_samples(
     return sample_collection(await samples.plot(session, server_id, last_hours), request.url.path, last_hours)
 
 
-@router.post("/servers/{server_id}/provision", status_code=202, responses={**COMMANDED, **KEY_CHANGED})
+@router.post("/servers/{server_id}/provision", status_code=202, responses=COMMANDED)
 async def provision_server(server_id: IntId, session: SessionDep, caller: CallerDep, ask: CommandDep) -> Answer:
     """Bring a bare Debian or Ubuntu all that `check` misses: packages, services, settings. Some minutes; what is there
     already stays as it is, so it can be repeated.
@@ -69,7 +69,7 @@ async def provision_server(server_id: IntId, session: SessionDep, caller: Caller
     return await ask.command(session, servers.request_command(session, server_id, kind, caller))
 
 
-@command(router, "/servers/{server_id}/reboot_server", responses={**COMMANDED, **KEY_CHANGED})
+@command(router, "/servers/{server_id}/reboot_server", responses=COMMANDED)
 async def reboot_server(server_id: IntId, session: SessionDep, caller: CallerDep, ask: CommandDep) -> Answer:
     """Reboot a server, once what runs on it has ended; what comes later waits. Done when SSH, Docker and the clients
     that answered before answer again. Minutes, with the clients away.

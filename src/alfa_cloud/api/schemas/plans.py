@@ -8,6 +8,7 @@ from pydantic import Field
 
 from alfa_cloud.api.jsonapi.documents import Attributes, Document, Resource
 from alfa_cloud.api.schemas.operations import OperationDocument
+from alfa_cloud.api.schemas.servers import KEY_CHANGED
 from alfa_cloud.services.plans.preview import Preview
 
 
@@ -49,5 +50,6 @@ COMMANDED: Final[dict[int | str, dict[str, Any]]] = {
         "description": "The operation, ended within `wait_s`; or with `dry_run` the plan.",
     },
     202: {"model": OperationDocument},
+    **KEY_CHANGED,
 }
 """What a command answers."""

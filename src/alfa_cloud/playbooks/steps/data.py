@@ -9,7 +9,6 @@ from typing import Final
 from alfa_cloud.errors import CommandFailedError, RemoteError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
 from alfa_cloud.playbooks.steps.ownership import (
-    Folder,
     find_folder,
     find_mariadb_tenant,
     find_postgresql_tenant,
@@ -34,7 +33,7 @@ async def table_counts(host: Host, spec: ClientSpec) -> dict[str, int]:
     Raises:
         CommandFailedError: the client cannot log in, or a table cannot be read.
     """
-    return dump.parse_rows((await _ask(host, dump.count_rows(spec))).text)
+    return dump.parse_rows((await ask(host, dump.count_rows(spec))).text)
 
 
 async def read_manifest(host: Host, spec: ClientSpec, name: str) -> Manifest | None:
@@ -65,8 +64,7 @@ async def restore(host: Host, spec: ClientSpec, name: str) -> None:
     manifest = await read_manifest(host, spec, name)
     if manifest is None:
         raise StepFailedError(f"There is no good dump {name} on the server; nothing was touched.", code="dump_missing")
-    if await _has_database(host, spec):
-        await _ask(host, dump.log_in(spec))  # nothing is dropped that the client could not fill again
+    await check_tenant(host, spec)
     result = await host.run(dump.restore(spec, name, manifest), check=False)
     if result.exit_status == dump.DAMAGED:
         raise StepFailedError(f"The dump {name} is damaged; nothing was touched.", code="dump_damaged")
@@ -80,10 +78,19 @@ async def restore(host: Host, spec: ClientSpec, name: str) -> None:
     await host.note(f"Restored {describe(manifest)}.")
 
 
-async def _has_database(host: Host, spec: ClientSpec) -> bool:
+async def check_tenant(host: Host, spec: ClientSpec) -> None:
+    """Nothing, where the client's database may be emptied: it is there no more, or the client could fill it again.
+
+    Raises:
+        StepFailedError: the database is not this client's.
+        CommandFailedError: the client cannot log in.
+    """
     if spec.engine is DatabaseEngine.MARIADB:
-        return (await find_mariadb_tenant(host, spec)).uid is not None
-    return (await find_postgresql_tenant(host, spec)).owner is not None
+        found = (await find_mariadb_tenant(host, spec)).uid
+    else:
+        found = (await find_postgresql_tenant(host, spec)).owner
+    if found is not None:
+        await ask(host, dump.log_in(spec))
 
 
 def differences(expected: Mapping[str, int], found: Mapping[str, int]) -> str:
@@ -103,8 +110,12 @@ def _last_words(result: Result) -> str:
     return plain_text(b" / ".join(result.stdout.splitlines()[-3:]))
 
 
-async def _ask(host: Host, command: Command) -> Result:
-    """The result of a command whose output is not for the log; where it fails, the error says why."""
+async def ask(host: Host, command: Command) -> Result:
+    """The result of a command whose output is not for the log.
+
+    Raises:
+        CommandFailedError: it failed; the error says why.
+    """
     result = await host.run(command, check=False)
     if not result.ok:
         words = plain_text(result.stderr)
@@ -134,7 +145,7 @@ class CheckDumpSpace(Check):
     async def check(self, host: Host) -> None:
         if not await _is_gone(host, self.spec, self.name):
             return
-        size = (await _ask(host, dump.measure(self.spec))).text.strip()
+        size = (await ask(host, dump.measure(self.spec))).text.strip()
         if not size.isdecimal():
             raise RemoteError("The database does not say how big it is.")
         needed = int(SPACE_FACTOR * int(size)) + self.min_free_bytes
@@ -231,5 +242,4 @@ class RemoveDump(Step):
         return await _is_gone(host, self.spec, self.name)
 
     async def apply(self, host: Host) -> None:
-        if await find_folder(host, self.spec) is Folder.MARKED:
-            await host.run(dump.remove(self.spec, self.name))
+        await host.run(dump.remove(self.spec, self.name))

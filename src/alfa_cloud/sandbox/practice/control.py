@@ -54,6 +54,11 @@ for word do
 done
 exec %s "$@"
 """
+# Where there is no zstd: what it writes it can read.
+NO_ZSTD: Final = """#!/bin/sh
+[ "$1" != --version ] || exec echo 'v0 (a stand-in that packs nothing)'
+exec cat
+"""
 KEEP_OWNER: Final = """#!/bin/sh
 case "$*" in *--reference=*) %s "$@" 2>/dev/null ;; esac
 exit 0
@@ -68,6 +73,8 @@ def install_stand_ins(folder: PracticeFolder) -> None:
     texts["install"] = NO_OWNER % (shutil.which("install") or "/usr/bin/install")
     for name in ("chown", "chgrp"):
         texts[name] = KEEP_OWNER % (shutil.which(name) or f"/usr/bin/{name}")
+    if shutil.which("zstd") is None:
+        texts["zstd"] = NO_ZSTD
     for name, text in texts.items():
         write_aside(folder.bin / name, text, mode=0o755)
         (folder.bin / name).chmod(0o755)

@@ -12,9 +12,7 @@ from alfa_cloud.errors import ClientNotFoundError
 from alfa_cloud.models import Client, Server
 from alfa_cloud.playbooks.client_commands import change_page, reboot_client, set_owner_password
 from alfa_cloud.playbooks.create_client import create_client
-from alfa_cloud.playbooks.delete_client import delete_unborn_client
 from alfa_cloud.playbooks.playbook import Playbook
-from alfa_cloud.services import clients
 from alfa_cloud.services.client_specs import client_secrets, client_spec, cloud_settings, with_settings
 from alfa_cloud.services.plans.plan import Maker, Plan, Site, Tools, Work
 from alfa_cloud.services.plans.servers import server_of
@@ -110,20 +108,8 @@ async def create(session: AsyncSession, work: Work, tools: Tools) -> Plan:
     return found.plan(playbook, work)
 
 
-async def delete(session: AsyncSession, work: Work, tools: Tools) -> Plan:
-    """A client that never came to life is gone.
-
-    Raises:
-        ClientStateError: it has come to life.
-    """
-    found = await subject_of(session, work, tools)
-    clients.check_never_alive(found.client)
-    return found.plan(delete_unborn_client(found.spec, found.secrets), work)
-
-
 MAKERS: Final[Mapping[OperationKind, Maker]] = {
     OperationKind.CREATE_CLIENT: create,
-    OperationKind.DELETE_CLIENT: delete,
     OperationKind.REBOOT_CLIENT: reboot,
     OperationKind.ENABLE_MAINTENANCE: enable_maintenance,
     OperationKind.DISABLE_MAINTENANCE: disable_maintenance,

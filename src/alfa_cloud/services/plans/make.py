@@ -7,7 +7,19 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from alfa_cloud.services.plans import clients, demo, expiry, fleet, images, letters, rollout, servers
+from alfa_cloud.services.plans import (
+    backups,
+    clients,
+    copies,
+    demo,
+    expiry,
+    fleet,
+    images,
+    letters,
+    moves,
+    rollout,
+    servers,
+)
 from alfa_cloud.services.plans.plan import Maker, Plan, Tools, Work
 from alfa_cloud.specs import OperationKind
 
@@ -20,6 +32,9 @@ MAKERS: Final[Mapping[OperationKind, Maker]] = {
     **images.MAKERS,
     **fleet.MAKERS,
     **rollout.MAKERS,
+    **moves.MAKERS,
+    **copies.MAKERS,
+    **backups.MAKERS,
 }
 
 

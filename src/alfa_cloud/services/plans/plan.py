@@ -75,18 +75,29 @@ class Work:
         return cls(OperationKind(row.kind), operation_id, row.client_id, row.server_id, row.params, secrets)
 
 
+Keep = Callable[[Callable[[AsyncSession], Awaitable[None]]], Awaitable[None]]
+
+
+async def nothing_is_kept(change: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """Refuse: this plan is only for looking."""
+    raise TypeError(f"{change} is not for a plan that is only shown")
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What making a plan takes beside the rows.
 
     Args:
         open_host: another server than the plan's own, with the same journal; connects when it is used.
+        keep: a change of rows in the middle of a playbook, in one transaction, while this worker still holds the
+            operation; where nothing is to be done, only shown, it refuses.
     """
 
     sessions: SessionFactory
     vault: Vault
     profile: Profile
     open_host: Callable[[Site], Host]
+    keep: Keep = nothing_is_kept
 
 
 Maker = Callable[[AsyncSession, Work, Tools], Awaitable[Plan]]

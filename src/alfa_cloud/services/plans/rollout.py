@@ -43,7 +43,7 @@ async def _to_image(session: AsyncSession, found: Subject, work: Work, tools: To
     after = replace(found.spec, image=reference, version=version)
     rollout = RollOut(found.spec, after, found.secrets, restart=bool(work.params.get("restart")))
     check_places(found.client)
-    image = await _image(session, work, tools, reference, found.server.id)
+    image = await image_from(session, tools, reference, found.server.id, work.params.get("digest") or "")
     new = with_settings(found.settings, version=version)
     changed = reference != found.client.image_ref
     if work.params.get("run_migrate") and (not deploys or changed or found.client.migration_pending):
@@ -60,10 +60,13 @@ async def _to_image(session: AsyncSession, found: Subject, work: Work, tools: To
     return roll_out(rollout, found.settings, new, image=image, web=web, note_drift=deploys)
 
 
-async def _image(session: AsyncSession, work: Work, tools: Tools, reference: str, server_id: int) -> EnsureImage:
+async def image_from(
+    session: AsyncSession, tools: Tools, reference: str, server_id: int, digest: str = ""
+) -> EnsureImage:
+    """An image comes to a server, from whichever others have it."""
     servers = await fleet_images.sources(session, reference, server_id)
     sources = tuple(Source(server.name, tools.open_host(Site.of(server))) for server in servers)
-    return EnsureImage(reference, work.params.get("digest") or "", sources)
+    return EnsureImage(reference, digest, sources)
 
 
 async def update(session: AsyncSession, work: Work, tools: Tools) -> Plan:

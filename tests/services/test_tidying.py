@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from alfa_cloud.db import SessionFactory
-from alfa_cloud.jobs.sweeping import sweep_servers
+from alfa_cloud.jobs.tidying import sweep_servers
 from alfa_cloud.remote import detached
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.sandbox.practice import PracticeServer

@@ -1,0 +1,175 @@
+"""A move meets dead workers, cut connections and failing commands: never on both servers, never on none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from alfa_cloud.sandbox.practice import PracticeServer
+from tests.faults.test_workers import gone
+from tests.fixtures.cloud import Cloud
+
+FULL = os.environ.get("ALFA_FAULTS") == "full"
+NAME = "nomad"
+LOOKS = (
+    "check_ownership", "check_database_space", "check_files_space", "ensure_image", "check_place", "wait_quiet",
+    "verify_database", "wait_healthy", "wait_answering", "ensure_database", "ensure_cloud_settings",
+    "ensure_compose_file",
+)  # fmt: skip
+"""Steps that only look, or find on a way back what the way there has left."""
+WORKS = (
+    "ensure_folder", "copy_files", "show_page", "stop_client",
+    "copy_database", "send_difference", "verify_files", "ensure_container", "commit",
+    "ensure_virtual_host", "forward", "remove_page",
+)  # fmt: skip
+KILLS = [(step, "effect") for step in WORKS] + [(step, "before") for step in LOOKS]
+if FULL:
+    KILLS = [(step, phase) for step in WORKS for phase in ("before", "effect", "after")] + KILLS[len(WORKS) :]
+
+
+@dataclass
+class Two:
+    """A client, and the two servers that it moves between."""
+
+    cloud: Cloud
+    servers: dict[str, PracticeServer]
+    client_id: str
+    domain: str
+
+    @property
+    def here(self) -> str:
+        """The id of the server that the service's row says."""
+        return self.cloud.sql(f"SELECT server_id FROM clients WHERE id = {self.client_id}")
+
+    @property
+    def there(self) -> str:
+        """The other one's."""
+        return next(server_id for server_id in self.servers if server_id != self.here)
+
+    def storage(self, server_id: str) -> Path:
+        return Path(self.servers[server_id].layout.root) / "clients" / NAME / "storage"
+
+    def running(self, server_id: str) -> list[str]:
+        """The client's containers on a server."""
+        at = Cloud(self.cloud.system, self.servers[server_id], self.cloud.postgres, self.cloud.redis, "", server_id)
+        return [line for line in at.containers() if f"alfa-{NAME}-" in line]
+
+    async def ask(self, server_id: str, path: str = "/") -> int:
+        """What a visitor of a server gets."""
+        server = self.servers[server_id]
+        async with httpx.AsyncClient(trust_env=False) as http:
+            url = f"http://{server.host}:{server.layout.http_port}{path}"
+            return (await http.get(url, headers={"Host": self.domain})).status_code
+
+    async def start(self) -> str:
+        """The id of the operation that moves the client to the other server."""
+        path = f"/clients/{self.client_id}/move_to/{self.there}"
+        return str((await self.cloud.system.call("POST", path, status=202))["data"]["id"])
+
+    async def assert_sound(self, operation_id: str, ended: Any, *, at: str) -> None:
+        """The client serves from one server, with all its files, and nobody is in its way."""
+        await self.cloud.assert_sound(operation_id, ended)
+        other = next(server_id for server_id in self.servers if server_id != at)
+        assert self.here == at
+        assert (len(self.running(at)), self.running(other)) == (1, [])
+        assert await self.ask(at) == 200
+        assert (self.storage(at) / "a" / "file.txt").read_text() == "письмо"
+        client = await self.cloud.system.client(self.client_id)
+        assert (client["status"], client["maintenance"], client["available"]) == ("active", False, True)
+        assert not (self.storage(at).parent / "transfer").exists()
+
+
+@pytest.fixture(scope="module")
+async def two(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Two]:
+    """A client with a file, on the first of two practice servers."""
+    key = (await cloud.system.http.get("/ssh_public_key", headers={"Accept": "text/plain"})).text
+    with PracticeServer(tmp_path_factory.mktemp("other"), fsync=False) as server:
+        server.authorize(key)
+        worker = cloud.start_worker()
+        server_id = await cloud.system.register(
+            name="other", host=server.host, port=server.port, username=server.username,
+            database_engine="postgresql", base_domain="other.test", tls="none",
+        )  # fmt: skip
+        client_id, operation_id = await cloud.system.create(NAME, cloud.server_id)
+        await cloud.system.ended(operation_id, expect="ok")
+        cloud.system.end(worker)
+        domain = (await cloud.system.client(client_id))["domain"]
+        made = Two(cloud, {cloud.server_id: cloud.practice, server_id: server}, client_id, domain)
+        (made.storage(cloud.server_id) / "a").mkdir()
+        (made.storage(cloud.server_id) / "a" / "file.txt").write_text("письмо")
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def calm(cloud: Cloud, two: Two) -> Iterator[None]:
+    """Each test begins with servers that work, and no worker of another one."""
+    yield
+    for process in cloud.workers:
+        cloud.system.end(process, signal.SIGKILL)
+    for server in two.servers.values():
+        server.clear_faults()
+
+
+@pytest.mark.parametrize(("step", "phase"), KILLS)
+async def test_a_worker_killed_in_a_step_is_replaced(two: Two, step: str, phase: str) -> None:
+    target = two.there
+    dying = two.cloud.start_worker(f"move_client.{step}:{phase}:kill")
+    operation_id = await two.start()
+    await gone(dying)
+    assert dying.returncode == -signal.SIGKILL
+    two.cloud.start_worker()
+    ended = await two.cloud.system.ended(operation_id, expect="ok", within_s=90)
+    assert ended["attempt"] == 2
+    await two.assert_sound(operation_id, ended, at=target)
+
+
+BEFORE = {
+    "copying files": ("tar --create|tar -c", "there"),
+    "making the database": ("CREATE DATABASE", "there"),
+    "filling the database": ("pg_restore", "there"),
+    "dumping": ("pg_dump", "here"),
+    "starting": (r"compose .* up", "there"),
+    "stopping": ("container stop", "here"),
+}
+"""What fails for good before the client is on its new server: there it is as if nothing had been."""
+
+
+@pytest.mark.parametrize("action", ["fail", "kill_connection"])
+@pytest.mark.parametrize("what", BEFORE)
+async def test_what_fails_before_the_commit_is_taken_back(two: Two, what: str, action: str) -> None:
+    pattern, place = BEFORE[what]
+    source, target = two.here, two.there
+    operation_id = await _move_with(two, pattern, source if place == "here" else target, action)
+    ended = await two.cloud.system.ended(operation_id, within_s=90)
+    if ended["completed"] == "ok":  # the fault struck nothing that a move does so
+        pytest.fail("the fault did not strike")
+    for server in two.servers.values():
+        server.clear_faults()
+    await asyncio.sleep(1.2)
+    await two.assert_sound(operation_id, ended, at=source)
+    assert not two.storage(target).exists()
+
+
+async def _move_with(two: Two, pattern: str, server_id: str, action: str) -> str:
+    two.servers[server_id].fault(pattern, action, stderr="no luck")
+    two.cloud.start_worker()
+    return await two.start()
+
+
+async def test_what_fails_after_the_commit_goes_forward(two: Two) -> None:
+    target = two.there
+    operation_id = await _move_with(two, "nginx -s reload", target, "fail")
+    ended = await two.cloud.system.ended(operation_id, expect="error", within_s=90)
+    assert two.here == target
+    two.servers[target].clear_faults()
+    again = await two.cloud.system.call("POST", f"/operations/{operation_id}/retry", status=202)
+    ended = await two.cloud.system.ended(again["data"]["id"], expect="ok", within_s=90)
+    await two.assert_sound(again["data"]["id"], ended, at=target)
