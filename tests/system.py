@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 import httpx
 
-from alfa_cloud.sandbox import child
+from tests.processes import Process
 
 LOGIN, PASSWORD = "админ", "пароль-администратора-1"
 START_S = 30.0
@@ -57,23 +56,17 @@ class System:
             "ALFA_KEEP__PROVE_DAYS": "0",
             **settings,
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         auth = httpx.BasicAuth(LOGIN.encode(), PASSWORD.encode())
         self.http = httpx.AsyncClient(base_url=self.url, auth=auth, timeout=70, trust_env=False)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str) -> Process:
         """One process of the service; its log is in the folder."""
-        with (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("wb") as log:
-            process = child.spawn(
-                [sys.executable, "-m", "alfa_cloud.cli", *arguments],
-                env=self.environment,
-                log=log,
-                death_signal=signal.SIGKILL,
-            )
-        self.processes.append(process)
-        return process
+        log = self.folder / f"{arguments[0]}-{len(self.processes)}.log"
+        self.processes.append(Process(arguments, environment=self.environment, log=log))
+        return self.processes[-1]
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> Process:
         """One more worker."""
         return self.start("worker")
 
@@ -103,7 +96,7 @@ class System:
         for process in self.processes:
             self.end(process)
 
-    def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
+    def end(self, process: Process, number: int = signal.SIGTERM) -> None:
         """End a process of ours; one that does not go is killed."""
         if process.poll() is None:
             process.send_signal(number)

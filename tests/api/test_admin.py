@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from alfa_cloud.sandbox.stores import EmbeddedRedis
 from alfa_cloud.services import credentials
 from alfa_cloud.specs import Secret
 from tests.api.resources import Api, as_document
+from tests.processes import Process
 from tests.system import LOGIN, PASSWORD, System, free_port
 
 pytest_plugins = ["tests.fixtures.api"]
@@ -212,11 +212,11 @@ async def system(
 
 
 @dataclass(frozen=True)
-class Process:
+class Peer:
     """One more API process."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Process
 
     async def kill(self, request: asyncio.Task[httpx.Response]) -> None:
         """It died by `kill -9`, whatever it was doing for a request."""
@@ -225,10 +225,10 @@ class Process:
         await asyncio.gather(request, return_exceptions=True)
 
 
-async def more_apis(system: System, count: int) -> list[Process]:
+async def more_apis(system: System, count: int) -> list[Peer]:
     """Further API processes, once they answer."""
     ports = [free_port() for _ in range(count)]
-    started = [Process(f"http://127.0.0.1:{port}", system.start("api", "--port", str(port))) for port in ports]
+    started = [Peer(f"http://127.0.0.1:{port}", system.start("api", "--port", str(port))) for port in ports]
     async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
         for one in started:
             while not await answers(http, one.url):

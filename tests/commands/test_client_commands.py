@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 PASSWORD = "Новый пароль $HOME 'и' \"кавычки\" \\ 2\tTAB\x7fDEL\x85NEL"
 
@@ -77,7 +77,7 @@ async def test_a_page_that_cannot_be_shown_leaves_everything_as_it_was(cloud: Cl
     await run(cloud, f"/clients/{client_id}/maintain_disable")
 
 
-async def test_enable_disable_enable_are_three(cloud: Cloud, client_id: str, worker: subprocess.Popen[bytes]) -> None:
+async def test_enable_disable_enable_are_three(cloud: Cloud, client_id: str, worker: Process) -> None:
     cloud.system.end(worker)
     paths = [f"/clients/{client_id}/maintain_{word}" for word in ("enable", "enable", "disable", "enable")]
     ids = [(await cloud.system.call("POST", path, status=202))["data"]["id"] for path in paths]

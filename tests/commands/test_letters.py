@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from datetime import datetime, time, timedelta
 from email import message_from_bytes, policy
@@ -18,6 +17,7 @@ from alfa_cloud.db import make_engine, make_session_factory
 from alfa_cloud.jobs.calendar import Rules, turn
 from tests.fixtures.cloud import Cloud
 from tests.fixtures.post_office import PostOffice
+from tests.processes import Process
 from tests.system import free_port
 
 PASSWORD = "canary-Пароль-'\"$-17"
@@ -196,7 +196,7 @@ async def test_a_letter_about_the_end_of_the_term(cloud: Cloud, client_id: str, 
 
 
 async def test_it_can_be_cancelled_while_it_waits(
-    cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
+    cloud: Cloud, client_id: str, office: PostOffice, worker: Process
 ) -> None:
     cloud.system.end(worker)
     cloud.system.environment["ALFA_LETTER_DELAYS_S"] = "0,60"
@@ -211,7 +211,7 @@ async def test_it_can_be_cancelled_while_it_waits(
 
 
 async def test_letters_that_wait_hold_no_worker_and_outlive_it(
-    cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
+    cloud: Cloud, client_id: str, office: PostOffice, worker: Process
 ) -> None:
     cloud.system.end(worker)
     cloud.system.environment |= {"ALFA_LETTER_DELAYS_S": "0,5", "ALFA_WORKER_SLOTS": "1"}
@@ -237,7 +237,7 @@ async def test_letters_that_wait_hold_no_worker_and_outlive_it(
 
 
 async def test_a_worker_killed_after_the_servers_word_sends_no_second_letter(
-    cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
+    cloud: Cloud, client_id: str, office: PostOffice, worker: Process
 ) -> None:
     cloud.system.end(worker)
     dying = cloud.start_worker("send_expire.send_letter:effect:kill")
@@ -251,7 +251,7 @@ async def test_a_worker_killed_after_the_servers_word_sends_no_second_letter(
 
 
 async def test_what_the_calendar_asks_for_arrives(
-    cloud: Cloud, client_id: str, office: PostOffice, worker: subprocess.Popen[bytes]
+    cloud: Cloud, client_id: str, office: PostOffice, worker: Process
 ) -> None:
     del worker
     zone = ZoneInfo("Europe/Moscow")

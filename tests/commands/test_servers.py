@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 DEADLINE_S = 15
 
@@ -44,7 +44,7 @@ async def command(cloud: Cloud, path: str, method: str = "POST") -> str:
     return str(answer["data"]["id"])
 
 
-async def gone(process: subprocess.Popen[bytes]) -> None:
+async def gone(process: Process) -> None:
     """Wait until a process has died."""
     for _ in range(600):
         if process.poll() is not None:

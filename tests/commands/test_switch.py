@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 OLD, NEW, BROKEN = "1.0.0-master", "1.1.0-dev", "9.9.9-broken"
 SWITCH_STEPS = (
@@ -232,7 +232,7 @@ async def test_a_failed_migration(cloud: Cloud, client_id: str, path: str) -> No
     assert columns(cloud, client_id) == ["created_at", "demo", "id", "name"]
 
 
-async def killed(cloud: Cloud, client_id: str, kind: str, step: str, path: str) -> tuple[Any, subprocess.Popen[bytes]]:
+async def killed(cloud: Cloud, client_id: str, kind: str, step: str, path: str) -> tuple[Any, Process]:
     """The end of an operation whose first worker was killed in a step, and the second worker."""
     phase = "before" if step in LOOKING else "effect"
     dying = cloud.start_worker(f"{kind}.{step}:{phase}:kill")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import pytest
 
 from alfa_cloud.vault import Vault
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 OWNER = "canary-of-the-owner-$1 'x'"
 
 
 @pytest.fixture(autouse=True)
-def running(cloud: Cloud) -> Iterator[subprocess.Popen[bytes]]:
+def running(cloud: Cloud) -> Iterator[Process]:
     """A worker for each test."""
     process = cloud.start_worker()
     yield process

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 FAILURES = [
     # match, the step's title, the error's code
@@ -26,7 +26,7 @@ FAILURES = [
 
 
 @pytest.fixture(autouse=True)
-def running(cloud: Cloud) -> Iterator[subprocess.Popen[bytes]]:
+def running(cloud: Cloud) -> Iterator[Process]:
     """A worker for each test."""
     process = cloud.start_worker()
     yield process
@@ -70,13 +70,13 @@ async def test_a_cut_connection_is_taken_up_again(cloud: Cloud) -> None:
     await cloud.assert_sound(operation_id, ended)
 
 
-def peak_rss_mb(process: subprocess.Popen[bytes]) -> float:
+def peak_rss_mb(process: Process) -> float:
     """The most memory that a process has held."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-async def test_a_million_lines_at_once(cloud: Cloud, running: subprocess.Popen[bytes]) -> None:
+async def test_a_million_lines_at_once(cloud: Cloud, running: Process) -> None:
     cloud.practice.fault("alfa-flood-app-a .*artisan migrate", "flood", phase="after", exit_status=0, lines=1_000_000)
     _, operation_id = await cloud.system.create("flood", cloud.server_id)
     _, other_id = await cloud.system.create("beside-the-flood", cloud.server_id)

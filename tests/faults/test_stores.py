@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 
 @pytest.fixture(autouse=True)
-def running(cloud: Cloud) -> Iterator[subprocess.Popen[bytes]]:
+def running(cloud: Cloud) -> Iterator[Process]:
     """A worker for each test."""
     process = cloud.start_worker()
     yield process

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fixtures.cloud import Cloud
+from tests.processes import Process
 
 STEPS = (
     "check_place",
@@ -38,7 +38,7 @@ def no_worker_left(cloud: Cloud) -> Iterator[None]:
         cloud.system.end(process, signal.SIGKILL)
 
 
-async def gone(process: subprocess.Popen[bytes]) -> None:
+async def gone(process: Process) -> None:
     """Wait until a process has died."""
     for _ in range(1800):
         if process.poll() is not None:
@@ -73,7 +73,8 @@ async def test_a_stopped_worker_does_nothing_more_when_it_wakes(cloud: Cloud) ->
     """A zombie: its lease was taken over while it slept."""
     sleeper = cloud.start_worker("create_client.ensure_container:before:stop")
     _, operation_id = await cloud.system.create("zombie", cloud.server_id)
-    await asyncio.to_thread(os.waitpid, sleeper.pid, os.WUNTRACED)
+    while not sleeper.stopped():
+        await asyncio.sleep(0.02)
     successor = cloud.start_worker()
     ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
     runs = cloud.count("alfa-zombie-app-a", "artisan", "migrate")

@@ -144,7 +144,7 @@ async def test_a_killed_worker_is_replaced_and_nothing_is_built_twice(lab: Lab, 
     assert len(ids) == 1
     operation_id = ids.pop()
     await until(system, operation_id, "begun")
-    for process in [one for one in system.processes if "worker" in one.args]:  # type: ignore[operator]
+    for process in [one for one in system.processes if "worker" in one.args]:
         process.kill()
         process.wait()
         system.start_worker()

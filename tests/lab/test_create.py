@@ -129,7 +129,7 @@ async def test_a_killed_worker_is_replaced(lab: Lab, step: str, redis_store: Emb
         state = next((one["state"] for one in found["steps"] if one["name"] == step), None)
         if state == "running" or found["completed"]:
             break
-    for process in [one for one in system.processes if "worker" in one.args]:  # type: ignore[operator]
+    for process in [one for one in system.processes if "worker" in one.args]:
         process.kill()
         process.wait()
         system.start_worker()

@@ -55,7 +55,7 @@ async def check(system: System, server_id: str) -> dict[str, Any]:
 
 
 def workers(system: System) -> list[Any]:
-    return [one for one in system.processes if "worker" in one.args and one.poll() is None]  # type: ignore[operator]
+    return [one for one in system.processes if "worker" in one.args and one.poll() is None]
 
 
 def replace_workers(system: System, **environment: str) -> None:
