@@ -186,14 +186,14 @@ def run_in(
 
 
 def _attend(engine: Engine, call: Call, container: Container, process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process in a container, which ends with the container.
+    """Wait for a process in a container, which ends with the container, also where that starts again at once.
 
     A client that is killed leaves it running, as Docker's does.
     """
-    attended = True
+    attended, began = True, container.started_at
     pause = 0.002
     while process.poll() is None:
-        if not container.running:
+        if not container.running or container.started_at != began:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
