@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import time
 
-from benchmarks import clients_list, dispatch, journal, log_flood, log_line, transfer
+from benchmarks import clients_list, dispatch, journal, log_flood, log_line, replication, transfer
 from benchmarks.figures import Figure, table
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "clients_list": clients_list.run,
     "log_flood": log_flood.run,
     "transfer": transfer.run,
+    "replication": replication.run,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.factories import make_client
+from tests.processes import Process
 from tests.system import System
 
 from alfa_cloud.db import SessionFactory, make_engine, make_session_factory
@@ -43,7 +43,7 @@ class Cloud:
     engine: AsyncEngine
     sessions: SessionFactory
     vault: Vault
-    worker: subprocess.Popen[bytes] | None = None
+    worker: Process | None = None
     practice: list[PracticeServer] = field(default_factory=list)
     server_ids: list[str] = field(default_factory=list)
 
