@@ -24,16 +24,27 @@ pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fix
 
 NUMBERS = count(1)
 LONGEST_FIRST = ("lab", "commands", "faults")
+LAB_LANES = 2
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders of long modules first, so that the processes of a run end at about the same time."""
+    """Folders of long modules first, so that the processes of a run end at about the same time.
+
+    A module's tests run in one process, and the lab's in no more than two: each of those has hosts of its own.
+    """
     tests = Path(__file__).parent
-    folders = [*LONGEST_FIRST, None]
+    lanes: dict[str, str] = {}
+    for item in items:
+        module = item.path.relative_to(tests)
+        lane = module.as_posix()
+        if module.parts[0] == "lab":
+            lane = lanes.setdefault(lane, f"lab{len(lanes) % LAB_LANES}")
+        item.add_marker(pytest.mark.xdist_group(lane))
 
     def rank(item: pytest.Item) -> int:
         folder = item.path.relative_to(tests).parts[0]
-        return folders.index(folder if folder in LONGEST_FIRST else None)
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
 

@@ -47,9 +47,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=80), nullable=False),
         sa.Column("reason", sa.String(length=16), nullable=False),
         sa.Column("version", sa.String(length=128), server_default="", nullable=False),
-        sa.Column(
-            "tables", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
+        sa.Column("tables", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("files_count", sa.BigInteger(), nullable=False),
         sa.Column("files_bytes", sa.BigInteger(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
@@ -59,9 +57,7 @@ def upgrade() -> None:
         sa.Column("checked_at", MOMENT, nullable=True),
         sa.Column("proven_at", MOMENT, nullable=True),
         sa.Column("proof_error", sa.String(length=500), server_default="", nullable=False),
-        sa.CheckConstraint(
-            "reason IN ('command', 'schedule', 'restore', 'final')", name=op.f("ck_backups_reason")
-        ),
+        sa.CheckConstraint("reason IN ('command', 'schedule', 'restore', 'final')", name=op.f("ck_backups_reason")),
         sa.ForeignKeyConstraint(
             ["client_id"], ["clients.id"], name=op.f("fk_backups_client_id_clients"), ondelete="CASCADE"
         ),

@@ -16,11 +16,15 @@ from tests.lab.repository import LabRepository, make_repository
 from tests.system import System, free_port
 
 ENGINES = ("mariadb", "postgresql")
+ONE_ENGINE = (ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.full))
+"""For what hardly touches a database: the small suite runs it on one system, the whole one on both."""
 
 # Takes away all that earlier runs left, and nothing of the host's own.
 CLEAN = r"""
 docker ps -aq --filter name=^alfa- | xargs -r docker rm -f
 docker network rm alfa
+docker image ls --format '{{.Repository}}:{{.Tag}}' --filter 'reference=alfa*' |
+  grep -vxE 'alfa:(1\.0\.0-master|1\.1\.0-dev|8\.8\.8-badmigrate|9\.9\.9-broken)' | xargs -r docker image rm -f
 rm -rf /srv/alfa /etc/nginx/conf.d/alfa-* /etc/letsencrypt/{accounts,archive,live,renewal}
 for name in $(mariadb -BNe "select schema_name from information_schema.schemata where schema_name like 'alfa\_%'"); do
   mariadb -e "drop database $name"

@@ -30,6 +30,11 @@ INSERT INTO big (id, words, photo)
       FROM seq_1_to_{ROWS};
 CREATE TABLE child (id int PRIMARY KEY, big_id int, FOREIGN KEY (big_id) REFERENCES big (id));
 INSERT INTO child VALUES (1, 1), (2, 2);
+CREATE TABLE changes (big_id int, was text);
+CREATE DEFINER={{user}} VIEW names AS SELECT words FROM big;
+CREATE DEFINER={{user}} FUNCTION loud(text_in text) RETURNS text DETERMINISTIC RETURN CONCAT(text_in, '!');
+CREATE DEFINER={{user}} TRIGGER kept BEFORE UPDATE ON big FOR EACH ROW INSERT INTO changes VALUES (OLD.id, OLD.words);
+UPDATE big SET words = loud(words) WHERE id = 1;
 """
 POSTGRESQL = f"""
 CREATE TABLE big (id int PRIMARY KEY, words text, twice int GENERATED ALWAYS AS (id * 2) STORED, photo bytea);
@@ -38,8 +43,16 @@ INSERT INTO big (id, words, photo)
       FROM generate_series(1, {ROWS}) g;
 CREATE TABLE child (id int PRIMARY KEY, big_id int REFERENCES big (id));
 INSERT INTO child VALUES (1, 1), (2, 2);
+CREATE TABLE changes (big_id int, was text);
 CREATE VIEW names AS SELECT words FROM big;
+CREATE FUNCTION loud(text) RETURNS text LANGUAGE sql AS $$ SELECT $1 || '!' $$;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO changes VALUES (OLD.id, OLD.words); RETURN NEW; END $$;
+CREATE TRIGGER kept BEFORE UPDATE ON big FOR EACH ROW EXECUTE FUNCTION keep();
+UPDATE big SET words = loud(words) WHERE id = 1;
 """
+ROUNDTRIP = "UPDATE big SET words = loud(words) WHERE id = 2; SELECT count(*) FROM changes; SELECT count(*) FROM names;"
+"""What only works where view, function and trigger came along."""
 MAKE_FILES = """
 set -eu
 cd -- "$1"
@@ -71,10 +84,14 @@ class Way:
         client_id, operation_id = await self.lab.system.create(f"{name}-{self.engine}", self.servers[0], **values)
         await self.lab.system.ended(operation_id, expect="ok")
         client = await self.lab.system.client(client_id)
-        self.sql(0, client_id, MARIADB if self.engine == "mariadb" else POSTGRESQL)
+        self.sql(0, client_id, self._mariadb(client_id) if self.engine == "mariadb" else POSTGRESQL)
         argv = ["bash", "-c", MAKE_FILES, "files", f"/srv/alfa/clients/{client['name']}/storage", str(FILES)]
         assert self.hosts[0].exec([*argv, str(FILE_BYTES)]).returncode == 0
         return client_id, client
+
+    def _mariadb(self, client_id: str) -> str:
+        query = f"SELECT CONCAT(QUOTE(user), '@', QUOTE(host)) FROM mysql.user WHERE user = 'alfa_{client_id}';"
+        return MARIADB.replace("{user}", self.sql(0, client_id, query).strip())
 
     def sql(self, place: int, client_id: str, text: str) -> str:
         """What the client's database says, asked as its owner."""
@@ -91,7 +108,7 @@ class Way:
     def tables(self, place: int, client_id: str) -> str:
         """Something that changes with any change of the big table."""
         if self.engine == "mariadb":
-            return self.sql(place, client_id, "CHECKSUM TABLE big, child, users;")
+            return self.sql(place, client_id, "CHECKSUM TABLE big, child, changes, users;")
         return self.sql(place, client_id, "SELECT count(*), sum(hashtext(b::text)::bigint) FROM big b;")
 
     def tree(self, place: int, name: str) -> str:
@@ -190,6 +207,7 @@ async def test_a_client_moves_with_all_its_data(way: Way) -> None:
     await run(lab, f"/clients/{client_id}/restore", server_id=way.servers[1])
     assert way.tables(1, client_id) == before
     assert way.tree(1, name) == files
+    assert way.sql(1, client_id, ROUNDTRIP).split() == ["2", str(ROWS)]
     async with httpx.AsyncClient(trust_env=False) as http:
         login = {"login": client["owner_login"], "password": PASSWORD}
         url = f"http://{way.hosts[1].address}/login"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import ENGINES, Lab
+from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
 from tests.lab.hosts import LabHost
 
 NUMBERS = count(1)
@@ -131,7 +131,7 @@ def assert_saved(host: LabHost, engine: str, client_id: str, saved: list[str]) -
     assert [code for code in saved if code not in found] == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ONE_ENGINE)
 async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "switch")
@@ -150,7 +150,7 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ONE_ENGINE)
 async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "unhealthy")
