@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from xdist.scheduler import LoadScopeScheduling
 
 from alfa_cloud import schema
 from alfa_cloud.db import SessionFactory, make_session_factory
@@ -24,29 +26,37 @@ pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fix
 
 NUMBERS = count(1)
 LONGEST_FIRST = ("lab", "commands", "faults")
-LAB_LANES = 2
+LAB_LANES = 3
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders of long modules first, so that the processes of a run end at about the same time.
-
-    A module's tests run in one process, and the lab's in no more than two: each of those has hosts of its own.
-    """
+    """Folders of long modules first, so that the processes of a run end at about the same time."""
     tests = Path(__file__).parent
-    lanes: dict[str, str] = {}
-    for item in items:
-        module = item.path.relative_to(tests)
-        lane = module.as_posix()
-        if module.parts[0] == "lab":
-            lane = lanes.setdefault(lane, f"lab{len(lanes) % LAB_LANES}")
-        item.add_marker(pytest.mark.xdist_group(lane))
 
     def rank(item: pytest.Item) -> int:
         folder = item.path.relative_to(tests).parts[0]
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
+
+
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    """A module's tests run in one process, and the lab's in no more than three: each of those has hosts of its own."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        self.lanes: dict[str, str] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if not module.startswith("tests/lab/"):
+            return module
+        return self.lanes.setdefault(module, f"lab {len(self.lanes) % LAB_LANES}")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    """What shares a run out among its processes."""
+    return Lanes(config, log)
 
 
 @pytest.fixture(scope="session")

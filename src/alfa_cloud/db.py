@@ -15,6 +15,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 SessionFactory = async_sessionmaker[AsyncSession]
 
+IDLE_S = 20
+"""How long a transaction may ask nothing: a process that was stopped, or is out of reach, holds its locks no longer."""
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -45,6 +48,13 @@ def asyncpg_url(url: str) -> str:
 
 def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     """An engine whose connections are checked before use."""
+    server_settings = {
+        "application_name": "alfa-cloud",
+        "idle_in_transaction_session_timeout": f"{IDLE_S}s",
+        "tcp_keepalives_idle": "20",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "4",
+    }
     return create_async_engine(
         asyncpg_url(url),
         pool_size=pool_size,
@@ -52,7 +62,7 @@ def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
         pool_pre_ping=True,
         hide_parameters=True,
         pool_timeout=10,
-        connect_args={"timeout": 10, "command_timeout": 60, "server_settings": {"application_name": "alfa-cloud"}},
+        connect_args={"timeout": 10, "command_timeout": 60, "server_settings": server_settings},
     )
 
 
@@ -71,6 +81,7 @@ def database_is_away(error: BaseException) -> bool:
 AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,

@@ -110,7 +110,7 @@ async def assert_whole(cloud: Cloud, client_id: str, ended: Any) -> Any:
     await cloud.assert_sound(ended["id"], ended)
     client = await cloud.system.client(client_id)
     assert await visit(cloud, client["domain"]) == 200
-    assert client["maintenance"] is False
+    assert (client["available"], client["maintenance"]) == (True, False)
     slot = cloud.sql(f"SELECT slot FROM clients WHERE id = {client_id}")
     assert containers(cloud, client["name"]) == [f"alfa-{client['name']}-app-{slot}"]
     return client
@@ -137,6 +137,7 @@ async def test_there_and_back(cloud: Cloud, client_id: str) -> None:
 @pytest.mark.usefixtures("worker")
 async def test_unhealthy(cloud: Cloud, client_id: str) -> None:
     domain = (await cloud.system.client(client_id))["domain"]
+    cloud.sql(f"UPDATE clients SET available = false, available_reason = 'HTTP 503' WHERE id = {client_id}")
     async with visitors(cloud, domain) as answers:
         ended = await run(cloud, f"/clients/{client_id}/switch/{BROKEN}", expect="error")
     assert set(answers) == {200}

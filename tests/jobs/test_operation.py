@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import date
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
@@ -47,6 +48,7 @@ def engine(sessions: SessionFactory, redis_url: str, vault: Vault, host: FakeHos
         profile=Profile(AppProfile(health_deadline_s=0.1), min_free_bytes=0),
         limits=Limits(lease_s=5, heartbeat_s=1, retry_delays_s=(0.01,)),
         open_host=lambda *_: host,
+        probe=AsyncMock(),
     )
 
 

@@ -196,8 +196,10 @@ async def reached(system: System, operation_id: str, text: str) -> None:
     for _ in range(1200):
         if any(text in line["text"] for line in await system.log(f"/operations/{operation_id}/log")):
             return
+        found = (await system.call("GET", f"/operations/{operation_id}", status=200))["data"]["attributes"]
+        assert found["completed"] is None, (found, await system.log(f"/operations/{operation_id}/log"))
         await asyncio.sleep(0.2)
-    raise AssertionError(f"the log never says {text}")
+    raise AssertionError(f"the log never says {text}: {await system.log(f'/operations/{operation_id}/log')}")
 
 
 async def assert_repeated(system: System, host: LabHost, server_id: str) -> None:

@@ -57,6 +57,7 @@ class Engine:
 
     Args:
         open_host: a host on a site; the journal gets its lines, and the guard is asked before each command.
+        probe: asks a client whether it answers, and writes that down.
     """
 
     worker: str
@@ -66,6 +67,7 @@ class Engine:
     profile: Profile
     limits: Limits
     open_host: Callable[[Site, Masker, Claim, Journal, Callable[[], None]], Host]
+    probe: Callable[[int], Awaitable[None]]
 
 
 async def run_operation(engine: Engine, operation_id: UUID, claimed: asyncio.Event | None = None) -> None:
@@ -197,6 +199,8 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
             masker.add(*plan.secrets)
             host = Nowhere(journal, masker) if plan.site is None else open_host(plan.site)
             failure = await _run(engine, claim, lease, journal=journal, plan=plan, host=host)
+        if failure is not None and claim.client_id is not None:
+            await engine.probe(claim.client_id)
         await journal.close(_terminal(engine, claim, failure, journal.facts))
     log.info("operation_finished", kind=claim.kind, failure=None if failure is None else failure.as_dict())
 

@@ -6,9 +6,8 @@ Each turn is led by one worker, by an advisory lock of the database: arq's own c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import structlog
@@ -16,39 +15,23 @@ from sqlalchemy import CursorResult, delete, func, select, text
 
 from alfa_cloud.config import Settings
 from alfa_cloud.db import SessionFactory, database_is_away
-from alfa_cloud.errors import AlfaCloudError
-from alfa_cloud.jobs import backing_up, calendar, counting, sampling, sweeping, tidying
-from alfa_cloud.models import Client, OperationEvent, Server
-from alfa_cloud.remote.nginx import HEALTH_PATH
+from alfa_cloud.jobs import backing_up, calendar, counting, probing, sampling, sweeping, tidying
+from alfa_cloud.models import OperationEvent
 from alfa_cloud.remote.pool import SshPool
-from alfa_cloud.remote.probe import ProbeResult, probe_http
 from alfa_cloud.services import backup_schedule, idempotency, letters, operations
-from alfa_cloud.specs import ClientStatus
 
 log = structlog.get_logger()
 
 PROBE_LOCK: Final = 0x616C6663
 DROP_LOCK: Final = 0x616C6665
 DROP_EVERY_S: Final = 3600.0
-PROBES_AT_ONCE: Final = 50
 KEEP_EVENTS_DAYS: Final = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A client, and where it is to answer."""
-
-    client_id: int
-    host: str
-    ssh_port: int
-    http_port: int
-    domain: str
 
 
 async def run_forever(sessions: SessionFactory, pool: SshPool, settings: Settings) -> None:
     """Probe every minute and drop what is old every hour, in whichever process leads."""
     await asyncio.gather(
-        _every(settings.probe_interval_s, PROBE_LOCK, sessions, lambda: probe_clients(sessions, pool)),
+        _every(settings.probe_interval_s, PROBE_LOCK, sessions, lambda: probing.probe_clients(sessions, pool)),
         _every(
             settings.probe_interval_s,
             sampling.SAMPLE_LOCK,
@@ -133,59 +116,6 @@ async def leadership(sessions: SessionFactory, lock: int) -> AsyncIterator[bool]
         finally:
             if leads:
                 await connection.execute(select(func.pg_advisory_unlock(lock)))
-
-
-async def probe_clients(sessions: SessionFactory, pool: SshPool) -> None:
-    """Every client that is alive was asked for its health through its server's nginx, and its row says the answer."""
-    slots = asyncio.Semaphore(PROBES_AT_ONCE)
-
-    async def probe(target: Target) -> tuple[int, ProbeResult]:
-        async with slots:
-            try:
-                address = await pool.check_address(target.host, target.ssh_port)
-            except AlfaCloudError as error:
-                return target.client_id, ProbeResult(0, error.detail)
-            return target.client_id, await probe_http(address, target.http_port, target.domain, HEALTH_PATH)
-
-    found = await asyncio.gather(*(probe(target) for target in await _targets(sessions)))
-    await _store(sessions, found)
-
-
-async def _targets(sessions: SessionFactory) -> list[Target]:
-    async with sessions() as session:
-        rows = await session.execute(
-            select(Client, Server)
-            .join(Server, Server.id == Client.server_id)
-            .where(Client.status.in_((ClientStatus.ACTIVE, ClientStatus.EXPIRED, ClientStatus.MOVING)))
-        )
-        return [
-            Target(client.id, server.host, server.port, server.layout_spec.http_port, client.domain)
-            for client, server in rows
-        ]
-
-
-STORE: Final = text(
-    """
-    UPDATE clients SET available = found.available, available_reason = found.reason, available_at = clock_timestamp()
-      FROM unnest(CAST(:ids AS integer[]), CAST(:available AS boolean[]), CAST(:reasons AS text[]))
-           AS found (id, available, reason)
-     WHERE clients.id = found.id AND clients.status IN ('active', 'expired', 'moving')
-    """
-)
-
-
-async def _store(sessions: SessionFactory, found: Sequence[tuple[int, ProbeResult]]) -> None:
-    available = [result.status == 200 for _, result in found]
-    reasons = [_reason(result) for _, result in found]
-    async with sessions.begin() as session:
-        values = {"ids": [client_id for client_id, _ in found], "available": available, "reasons": reasons}
-        await session.execute(STORE, values)
-
-
-def _reason(result: ProbeResult) -> str:
-    if result.status == 200:
-        return ""
-    return f"HTTP {result.status}" if result.status else result.reason[:200]
 
 
 DROP_LINES: Final = text(

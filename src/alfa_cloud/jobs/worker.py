@@ -26,7 +26,7 @@ from alfa_cloud import broker as bell
 from alfa_cloud.broker import Broker
 from alfa_cloud.config import Settings, networks
 from alfa_cloud.db import make_engine, make_session_factory
-from alfa_cloud.jobs import periodic
+from alfa_cloud.jobs import periodic, probing
 from alfa_cloud.jobs.failpoint import Failpoint
 from alfa_cloud.jobs.journal import Journal
 from alfa_cloud.jobs.operation import Engine, Limits, run_operation
@@ -156,6 +156,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
         open_host=lambda site, masker, claim, journal, guard: open_host(
             pool, site, claim, journal, masker=masker, guard=guard
         ),
+        probe=lambda client_id: probing.probe_clients(sessions, pool, client_id),
     )
     try:
         yield engine, pool

@@ -20,8 +20,8 @@ from alfa_cloud.specs import Layout
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 DEATHS: Final = 3
 """How often one command may die without a status before it counts as failed."""
-OUTPUT_BYTES: Final = 32 * 1024**2
-"""How much of a command's output is kept: three times what an operation's log takes."""
+OUTPUT_BYTES: Final = 128 * 1024**2
+"""How much of a command's output is kept: so much more than an operation's log takes that this counts what it omits."""
 
 SWEPT_AT_ONCE: Final = 2_000
 
