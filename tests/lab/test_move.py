@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,32 +18,46 @@ from tests.lab.conftest import ENGINES, Lab
 from tests.lab.hosts import LabHost
 from tests.lab.test_switch import assert_saved, containers, run
 from tests.lab.test_switch import load as visitors
+from tests.processes import Process
 
 FULL = os.environ.get("ALFA_LAB") == "full"
-ROWS, WORDS = (1_000_000, 28) if FULL else (100_000, 12)
-"""Of 32 bytes each."""
-FILES, FILE_BYTES = (20_000, 50_000) if FULL else (2_000, 12_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a client has: rows with so many words of 32 bytes, and files."""
+
+    rows: int
+    words: int
+    files: int
+    file_bytes: int
+
+
+SMALL = Data(100_000, 12, 2_000, 12_000)
+MUCH = Data(1_000_000, 28, 20_000, 50_000) if FULL else SMALL
+KILLED = ("copy_files", "stop_client", "copy_database", "commit", "forward") if FULL else ("copy_database",)
+"""Steps of a move in which the worker dies."""
 SECOND_PORT = 2222
 PASSWORD = "Пароль $HOME 'и' \"кавычки\" 3"
 
-MARIADB = f"""
+MARIADB = """
 CREATE TABLE big (id int PRIMARY KEY, words text, twice int AS (id * 2) STORED, photo blob);
 INSERT INTO big (id, words, photo)
-    SELECT seq, CONCAT('Ёж 😀 ', {", ".join(f"MD5(CONCAT({n}, ' ', seq))" for n in range(WORDS))}), UNHEX(MD5(seq))
-      FROM seq_1_to_{ROWS};
+    SELECT seq, CONCAT('Ёж 😀 ', {words}), UNHEX(MD5(seq))
+      FROM seq_1_to_{rows};
 CREATE TABLE child (id int PRIMARY KEY, big_id int, FOREIGN KEY (big_id) REFERENCES big (id));
 INSERT INTO child VALUES (1, 1), (2, 2);
 CREATE TABLE changes (big_id int, was text);
-CREATE DEFINER={{user}} VIEW names AS SELECT words FROM big;
-CREATE DEFINER={{user}} FUNCTION loud(text_in text) RETURNS text DETERMINISTIC RETURN CONCAT(text_in, '!');
-CREATE DEFINER={{user}} TRIGGER kept BEFORE UPDATE ON big FOR EACH ROW INSERT INTO changes VALUES (OLD.id, OLD.words);
+CREATE DEFINER={user} VIEW names AS SELECT words FROM big;
+CREATE DEFINER={user} FUNCTION loud(text_in text) RETURNS text DETERMINISTIC RETURN CONCAT(text_in, '!');
+CREATE DEFINER={user} TRIGGER kept BEFORE UPDATE ON big FOR EACH ROW INSERT INTO changes VALUES (OLD.id, OLD.words);
 UPDATE big SET words = loud(words) WHERE id = 1;
 """
-POSTGRESQL = f"""
+POSTGRESQL = """
 CREATE TABLE big (id int PRIMARY KEY, words text, twice int GENERATED ALWAYS AS (id * 2) STORED, photo bytea);
 INSERT INTO big (id, words, photo)
-    SELECT g, 'Ёж 😀 ' || {" || ".join(f"md5({n} || ' ' || g)" for n in range(WORDS))}, decode(md5(g::text), 'hex')
-      FROM generate_series(1, {ROWS}) g;
+    SELECT g, 'Ёж 😀 ' || {words}, decode(md5(g::text), 'hex')
+      FROM generate_series(1, {rows}) g;
 CREATE TABLE child (id int PRIMARY KEY, big_id int REFERENCES big (id));
 INSERT INTO child VALUES (1, 1), (2, 2);
 CREATE TABLE changes (big_id int, was text);
@@ -78,20 +95,24 @@ class Way:
     hosts: tuple[LabHost, LabHost]
     servers: tuple[str, str]
 
-    async def born(self, name: str) -> tuple[str, Any]:
+    async def born(self, name: str, data: Data) -> tuple[str, Any]:
         """A client with its data on the first of them."""
         values = {"image": "1.0.0-master", "owner_password": PASSWORD}
         client_id, operation_id = await self.lab.system.create(f"{name}-{self.engine}", self.servers[0], **values)
         await self.lab.system.ended(operation_id, expect="ok")
         client = await self.lab.system.client(client_id)
-        self.sql(0, client_id, self._mariadb(client_id) if self.engine == "mariadb" else POSTGRESQL)
-        argv = ["bash", "-c", MAKE_FILES, "files", f"/srv/alfa/clients/{client['name']}/storage", str(FILES)]
-        assert self.hosts[0].exec([*argv, str(FILE_BYTES)]).returncode == 0
+        self.sql(0, client_id, self._fill(client_id, data))
+        argv = ["bash", "-c", MAKE_FILES, "files", f"/srv/alfa/clients/{client['name']}/storage", str(data.files)]
+        assert self.hosts[0].exec([*argv, str(data.file_bytes)]).returncode == 0
         return client_id, client
 
-    def _mariadb(self, client_id: str) -> str:
+    def _fill(self, client_id: str, data: Data) -> str:
+        if self.engine == "postgresql":
+            words = " || ".join(f"md5({n} || ' ' || g)" for n in range(data.words))
+            return POSTGRESQL.format(rows=data.rows, words=words)
+        words = ", ".join(f"MD5(CONCAT({n}, ' ', seq))" for n in range(data.words))
         query = f"SELECT CONCAT(QUOTE(user), '@', QUOTE(host)) FROM mysql.user WHERE user = 'alfa_{client_id}';"
-        return MARIADB.replace("{user}", self.sql(0, client_id, query).strip())
+        return MARIADB.format(rows=data.rows, words=words, user=self.sql(0, client_id, query).strip())
 
     def sql(self, place: int, client_id: str, text: str) -> str:
         """What the client's database says, asked as its owner."""
@@ -177,7 +198,7 @@ async def answers(host: LabHost, domain: str) -> int:
 
 async def test_a_client_moves_with_all_its_data(way: Way) -> None:
     lab = way.lab
-    client_id, client = await way.born("move")
+    client_id, client = await way.born("move", MUCH)
     name, domain = client["name"], client["domain"]
     before, files = way.tables(0, client_id), way.tree(0, name)
     async with visitors(way.hosts[0], domain, write=True) as writers:
@@ -207,7 +228,7 @@ async def test_a_client_moves_with_all_its_data(way: Way) -> None:
     await run(lab, f"/clients/{client_id}/restore", server_id=way.servers[1])
     assert way.tables(1, client_id) == before
     assert way.tree(1, name) == files
-    assert way.sql(1, client_id, ROUNDTRIP).split() == ["2", str(ROWS)]
+    assert way.sql(1, client_id, ROUNDTRIP).split() == ["2", str(MUCH.rows)]
     async with httpx.AsyncClient(trust_env=False) as http:
         login = {"login": client["owner_login"], "password": PASSWORD}
         url = f"http://{way.hosts[1].address}/login"
@@ -215,7 +236,7 @@ async def test_a_client_moves_with_all_its_data(way: Way) -> None:
 
 
 async def test_a_client_goes_there_and_back_ten_times(way: Way) -> None:
-    client_id, client = await way.born("swing")
+    client_id, client = await way.born("swing", SMALL)
     before, files = way.tables(0, client_id), way.tree(0, client["name"])
     rounds = 10 if FULL else 2
     for number in range(1, 2 * rounds + 1):
@@ -227,3 +248,36 @@ async def test_a_client_goes_there_and_back_ten_times(way: Way) -> None:
     for host in way.hosts:
         found = host.exec(["bash", "-c", leftovers, "left", client["name"]]).stdout.decode().split()
         assert not [one for one in found if "move-" in one or "transfer" in one or ".part" in one], found
+
+
+@contextmanager
+def one_dies(lab: Lab, step: str) -> Iterator[Process]:
+    """The only worker dies in a step of a move; in the end there are two that do not."""
+    for process in [one for one in lab.system.processes if "worker" in one.args]:
+        lab.system.end(process)
+    lab.system.environment["ALFA_FAILPOINT"] = f"move_client.{step}:effect:kill"
+    dying = lab.system.start_worker()
+    del lab.system.environment["ALFA_FAILPOINT"]
+    yield dying
+    for _ in range(2):
+        lab.system.start_worker()
+
+
+async def test_a_killed_worker_is_replaced_at_any_step_of_a_move(way: Way) -> None:
+    """Each time the client goes to the other host, and is never on both of them, nor on none."""
+    client_id, client = await way.born("killed", SMALL)
+    before, files = way.tables(0, client_id), way.tree(0, client["name"])
+    for number, step in enumerate(KILLED, 1):
+        there, here = number % 2, 1 - number % 2
+        with one_dies(way.lab, step) as dying:
+            path = f"/clients/{client_id}/move_to/{way.servers[there]}"
+            operation = (await way.lab.system.call("POST", path, status=202))["data"]["id"]
+            assert await asyncio.to_thread(dying.wait, 180) == -signal.SIGKILL
+        ended = await way.lab.system.ended(operation, expect="ok", within_s=900)
+        assert ended["attempt"] == 2
+        assert (way.tables(there, client_id), way.tree(there, client["name"])) == (before, files)
+        assert containers(way.hosts[here], client["name"]) == []
+        assert len(containers(way.hosts[there], client["name"])) == 1
+        assert [await answers(host, client["domain"]) for host in way.hosts] == [200, 200]
+        after = await way.lab.system.client(client_id)
+        assert (after["status"], after["available"], after["maintenance"]) == ("active", True, False)
