@@ -111,7 +111,7 @@ class Way:
             words = " || ".join(f"md5({n} || ' ' || g)" for n in range(data.words))
             return POSTGRESQL.format(rows=data.rows, words=words)
         words = ", ".join(f"MD5(CONCAT({n}, ' ', seq))" for n in range(data.words))
-        query = f"SELECT CONCAT(QUOTE(user), '@', QUOTE(host)) FROM mysql.user WHERE user = 'alfa_{client_id}';"
+        query = f"SELECT CONCAT(QUOTE(user), '@', QUOTE(host)) FROM mysql.user WHERE user = 'alfa_{client_id}' LIMIT 1;"
         return MARIADB.format(rows=data.rows, words=words, user=self.sql(0, client_id, query).strip())
 
     def sql(self, place: int, client_id: str, text: str) -> str:
