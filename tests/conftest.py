@@ -26,7 +26,7 @@ pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fix
 
 NUMBERS = count(1)
 LONGEST_FIRST = ("lab", "commands", "faults")
-LAB_LANES = 3
+LAB_LANES = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """A module's tests run in one process, and the lab's in no more than three: each of those has hosts of its own."""
+    """A module's tests run in one process, and the lab's in no more than two: each of those has hosts of its own."""
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:
         super().__init__(config, log)

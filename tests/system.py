@@ -131,7 +131,7 @@ class System:
         made = await self.call("POST", "/clients/", json=body, status=201)
         return str(made["data"]["id"]), str(made["data"]["relationships"]["operation"]["data"]["id"])
 
-    async def ended(self, operation_id: str, *, expect: str | None = None, within_s: float = 120) -> Any:
+    async def ended(self, operation_id: str, *, expect: str | None = None, within_s: float = 300) -> Any:
         """The attributes of an operation that has ended."""
         deadline = time.monotonic() + within_s
         pause = 0.02

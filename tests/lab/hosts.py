@@ -53,6 +53,10 @@ class LabHost:
         """Its next reboot is its last, until `come_back`."""
         _run(["docker", "update", "--restart=no", self.name])
 
+    def wait_until_down(self) -> None:
+        """Its services may take longer to stop than somebody waits for them."""
+        _run(["docker", "wait", self.name])
+
     def come_back(self) -> None:
         """It runs, and comes back from reboots again."""
         _run(["docker", "update", "--restart=unless-stopped", self.name])

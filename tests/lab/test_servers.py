@@ -105,6 +105,7 @@ async def test_a_server_that_never_returns(lab: Lab) -> None:
             operation_id = await command(system, server_id, "reboot_server")
             ended = await system.ended(operation_id, expect="error", within_s=180)
             assert ended["error"]["code"] == "server_did_not_return"
+            host.wait_until_down()
             last = (await show(system, server_id))["load"]
             assert (last["stale"], last["at"] >= load["at"]) == (True, True)
             await system.call("GET", f"/servers/{server_id}/check", status=503)
