@@ -28,7 +28,7 @@ WRITE_S = 20.0
 LOCAL_PORT, REMOTE_PORT = 23306, 13306
 COPY = r"""
 set -o pipefail
-docker exec "$1" mariadb-dump --single-transaction --master-data=2 "$3" | tee >(head -c 4000 >"$4") |
+docker exec "$1" mariadb-dump --single-transaction --master-data=2 "$3" | tee "$4" |
   docker exec --interactive "$2" mariadb "$3"
 """
 POSITION = re.compile(r"MASTER_LOG_FILE='([^']+)', MASTER_LOG_POS=(\d+)")
@@ -72,10 +72,11 @@ class Mariadb:
         sql = "CREATE USER trial IDENTIFIED BY 'trial'; GRANT REPLICATION SLAVE ON *.* TO trial;"
         self.ask(pair.here.host, pair.name, sql)
         self.ask(pair.there.host, pair.name, "DROP TABLE big, cloud_settings;")
-        head = pair.folder / "head"
-        names = (pair.here.host.name, pair.there.host.name, pair.name, str(head))
+        copy = pair.folder / "copy.sql"
+        names = (pair.here.host.name, pair.there.host.name, pair.name, str(copy))
         subprocess.run(["bash", "-c", COPY, "copy", *names], check=True)
-        found = POSITION.search(head.read_text(errors="replace"))
+        with copy.open(errors="replace") as text:
+            found = POSITION.search(text.read(4000))
         assert found is not None
         self.ask(
             pair.there.host,
@@ -157,12 +158,14 @@ def forwarded(by_hand: ByHand, pair: Pair, port: int) -> Iterator[None]:
         by_hand.ssh(pair.here.host, "-").removesuffix(" -") + f" -N -L {LOCAL_PORT}:127.0.0.1:{port}",
         by_hand.ssh(pair.there.host, "-").removesuffix(" -") + f" -N -R {REMOTE_PORT}:127.0.0.1:{LOCAL_PORT}",
     ]
-    tunnels = [subprocess.Popen(["sh", "-c", f"exec {line}"]) for line in lines]
-    time.sleep(3)
-    yield
-    for tunnel in tunnels:
-        tunnel.terminate()
-        tunnel.wait()
+    tunnels = [subprocess.Popen(["sh", "-c", f"exec {line}"], stdout=subprocess.DEVNULL) for line in lines]
+    try:
+        time.sleep(3)
+        yield
+    finally:
+        for tunnel in tunnels:
+            tunnel.terminate()
+            tunnel.wait()
 
 
 @asynccontextmanager
@@ -183,11 +186,14 @@ async def writing(engine: Mariadb | Postgresql, pair: Pair) -> AsyncIterator[Non
             await asyncio.sleep(0.005)
 
     task = asyncio.create_task(write())
-    yield
-    stop.set()
-    await task
-    stdin.close()
-    assert await process.wait() == 0
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+        stdin.close()
+        status = await process.wait()
+    assert status == 0
 
 
 async def trial(engine: Mariadb | Postgresql, pair: Pair, by_hand: ByHand) -> tuple[float, float, float]:
