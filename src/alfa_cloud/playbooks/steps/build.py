@@ -12,7 +12,8 @@ from typing import ClassVar, Final
 from alfa_cloud.errors import CommandFailedError, RemoteError, ServerNotReadyError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Step
 from alfa_cloud.playbooks.steps.ownership import check_docker
-from alfa_cloud.remote import build, docker, git, requirements
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import build, docker, git
 from alfa_cloud.remote.build import BuildSpec, Built
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.git import Status
@@ -39,7 +40,7 @@ class CheckBuilder(Check):
             raise ServerNotReadyError(f"The server misses {', '.join(missing)}: {git.MEND}")
         await check_docker(host)
         root = self.spec.layout.root
-        free = requirements.parse_free_bytes((await host.run(requirements.free_space(root))).text)
+        free = await free_bytes(host, root)
         if free < self.min_free_bytes:
             raise StepFailedError(
                 f"Only {free / 1e9:.1f} GB are free under {root}, {self.min_free_bytes / 1e9:.1f} GB are needed; make "

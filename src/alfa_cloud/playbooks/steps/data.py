@@ -13,7 +13,8 @@ from alfa_cloud.playbooks.steps.ownership import (
     find_mariadb_tenant,
     find_postgresql_tenant,
 )
-from alfa_cloud.remote import dump, files, requirements
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import dump, files
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.dump import Manifest
 from alfa_cloud.remote.host import Host, Result
@@ -150,7 +151,7 @@ class CheckDumpSpace(Check):
             raise RemoteError("The database does not say how big it is.")
         needed = int(SPACE_FACTOR * int(size)) + self.min_free_bytes
         root = self.spec.layout.root
-        free = requirements.parse_free_bytes((await host.run(requirements.free_space(root))).text)
+        free = await free_bytes(host, root)
         await host.report(space={"needed_bytes": needed, "free_bytes": free})
         if free < needed:
             raise StepFailedError(

@@ -14,7 +14,8 @@ from typing import ClassVar
 from alfa_cloud.errors import CommandFailedError, RemoteError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Elsewhere, Step
 from alfa_cloud.playbooks.steps.data import MAX_NAMED, SPACE_FACTOR, ask, check_tenant, differences, table_counts
-from alfa_cloud.remote import dump, dump_stream, files, requirements
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import dump, dump_stream, files
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.relay import relay
@@ -47,7 +48,7 @@ class CheckDatabaseSpace(Check):
             raise RemoteError("The database does not say how big it is.")
         needed = int(SPACE_FACTOR * int(size)) + self.min_free_bytes
         root = self.target.host.layout.root
-        free = requirements.parse_free_bytes((await self.target.host.run(requirements.free_space(root))).text)
+        free = await free_bytes(self.target.host, root)
         if free < needed:
             raise StepFailedError(
                 f"Only {free / 1e9:.1f} GB are free under {root} on {self.target.name}, {needed / 1e9:.1f} GB are "

@@ -14,7 +14,8 @@ from alfa_cloud.playbooks.steps.backup import is_whole
 from alfa_cloud.playbooks.steps.client import EnsureDatabase, EnsureFolder
 from alfa_cloud.playbooks.steps.data import RemoveDump, read_manifest, restore
 from alfa_cloud.playbooks.steps.ownership import Folder, find_folder, has_tenant, sparing
-from alfa_cloud.remote import backup, dump, files, mariadb, postgresql, requirements
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import backup, dump, files, mariadb, postgresql
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.output import plain_text
@@ -107,7 +108,7 @@ class CheckScratchSpace(Check):
             raise await damaged(host, "There is no good dump in the back-up.")
         needed = SPACE_FACTOR * manifest.size_bytes + self.min_free_bytes
         root = self.spec.layout.root
-        free = requirements.parse_free_bytes((await host.run(requirements.free_space(root))).text)
+        free = await free_bytes(host, root)
         if free < needed:
             raise StepFailedError(
                 f"Only {free / 1e9:.1f} GB are free under {root}, {needed / 1e9:.1f} GB may be needed to restore the "

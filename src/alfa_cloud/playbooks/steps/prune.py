@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from alfa_cloud.playbooks.playbook import Step
 from alfa_cloud.playbooks.steps.ownership import check_docker
-from alfa_cloud.remote import docker, requirements
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import docker
 from alfa_cloud.remote.docker import Image
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.look import list_images
@@ -59,7 +60,7 @@ class RemoveUnneededImages(Step):
 
     async def _free_bytes(self, host: Host) -> int:
         root = (await host.run(docker.root_dir())).text.strip()
-        return requirements.parse_free_bytes((await host.run(requirements.free_space(root))).text)
+        return await free_bytes(host, root)
 
 
 async def used_by_containers(host: Host) -> set[str]:

@@ -15,6 +15,7 @@ from alfa_cloud.playbooks.steps.ownership import (
     has_tenant,
     has_vhost,
 )
+from alfa_cloud.playbooks.steps.space import free_bytes
 from alfa_cloud.playbooks.steps.web import nginx_words
 from alfa_cloud.remote import docker, files, mariadb, nginx, pages, postgresql, requirements
 from alfa_cloud.remote.command import Command
@@ -93,7 +94,7 @@ class CheckPlace(Check):
             )
 
     async def _check_space(self, host: Host) -> None:
-        free = requirements.parse_free_bytes((await host.run(requirements.free_space(host.layout.root))).text)
+        free = await free_bytes(host, host.layout.root)
         if free < self.min_free_bytes:
             raise StepFailedError(
                 f"Only {free / 1e9:.1f} GB are free under {host.layout.root}, {self.min_free_bytes / 1e9:.1f} GB are "

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Final
 from alfa_cloud.errors import CommandFailedError, StepFailedError
 from alfa_cloud.playbooks.playbook import Check, Elsewhere, Step
 from alfa_cloud.playbooks.steps.ownership import Folder, find_folder, foreign, sparing
-from alfa_cloud.remote import files, requirements, tree
+from alfa_cloud.playbooks.steps.space import free_bytes
+from alfa_cloud.remote import files, tree
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.host import Host, Result
 from alfa_cloud.remote.output import plain_text
@@ -97,7 +98,7 @@ class CheckFilesSpace(Check):
         data_bytes = int(host.facts.get("database_space", {}).get("data_bytes", 0))
         needed = int(SPACE_FACTOR * size.bytes) + data_bytes + self.min_free_bytes
         root = self.target.host.layout.root
-        free = requirements.parse_free_bytes((await self.target.host.run(requirements.free_space(root))).text)
+        free = await free_bytes(self.target.host, root)
         estimate_s = MOVE_S + size.bytes / FILES_RATE + data_bytes / DATA_RATE
         await host.report(
             files_space={
