@@ -1,7 +1,7 @@
 """Processes of the service, forked from one that has imported it: a start takes tens of milliseconds, not two seconds.
 
-A forked process differs from `alfa-cloud worker` in its imports alone; `tests/sandbox/test_run.py` and the lab start
-the command itself.
+A forked process differs from `alfa-cloud worker` in its imports alone; `tests/sandbox/test_run.py` starts the command
+itself.
 """
 
 from __future__ import annotations
