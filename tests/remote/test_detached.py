@@ -277,6 +277,20 @@ async def test_stop_kills_in_the_end(practice: Practice) -> None:
     assert await start(practice, sh("echo again")) == Started.DONE
 
 
+async def test_what_was_stopped_is_not_started_again_by_who_follows_it(practice: Practice) -> None:
+    late = practice.server.root / "bin" / "sleep"
+    late.write_text('#!/bin/sh\ngrep -q "send KILL" /proc/$PPID/cmdline && set -- 5\nexec /bin/sleep "$@"\n')
+    late.chmod(0o755)
+    sink = Lines()
+    host = practice.host(sink)
+    running = asyncio.create_task(host.run(sh("trap '' TERM; echo begun; while :; do /bin/sleep 9; done"), check=False))
+    await sink.until("begun")
+    assert (await host.run(detached.stop(practice.operation_dir, "step", sudo=False, kill_after_s=0))).ok
+    assert (await running).exit_status == 137
+    assert sink.of(Stream.STDOUT).count("begun") == 1
+    assert not practice.folder("step.died-1").exists()
+
+
 async def test_stop_leaves_alone_what_does_not_run(practice: Practice) -> None:
     host = practice.host()
     await host.stop_detached("never")

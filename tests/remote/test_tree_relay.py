@@ -114,7 +114,7 @@ async def test_a_killed_script_is_an_error(way: Way) -> None:
     moving = asyncio.create_task(way.copy())
     lock = Path(way.sides.ends[3]) / "lock"
     async with asyncio.timeout(30):
-        while len(way.lines.taken) < 10:
+        while len(way.lines.taken) < 10 or not lock.read_text():
             await asyncio.sleep(0)
     os.killpg(int(lock.read_text()), signal.SIGKILL)
     with pytest.raises((CommandFailedError, ConnectionLostError)):

@@ -1,8 +1,9 @@
 r"""Commands that outlive the connection: the scripts that start, follow, watch and stop them, as pure builders.
 
 `OPERATION_DIR/NAME/` holds `lock` (held by the command and all that it started), `started` (process, fence, time),
-`output` (both streams, as printed) and at the end `status` (exit status, seconds). `OPERATION_DIR/fence` is the highest
-fence that asked. Status file: done. Lock held: running. Started and neither, or `NAME.died-1`: died. Else: absent.
+`output` (both streams, as printed) and at the end `status` (exit status, seconds). `stopped` has what counts instead
+where it was asked to end and left none. `OPERATION_DIR/fence` is the highest fence that asked. Status file: done. Lock
+held: running. Stopped: done. Started and none of these, or `NAME.died-1`: died. Else: absent.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ look() {
     if [ -e "$run/status" ]; then read -r code spent <"$run/status"; echo "done $(size) $code $spent"
     elif [ -e "$run/lock" ] && ! free; then echo "running $(size) 0 0"
     elif [ -e "$run/status" ]; then look
+    elif [ -e "$run/stopped" ]; then read -r code spent <"$run/stopped"; echo "done $(size) $code $spent"
     elif [ -e "$run/started" ] || [ -e "$run.died-1" ]; then echo "died $(size) 0 0"
     else echo "absent 0 0 0"; fi
 }
@@ -145,7 +147,7 @@ take_lock() {
     exec 9>>"$run/lock" || exit 73
     flock -n 9 || exit 75
     chmod 644 "$run/lock"
-    [ ! -e "$run/status" ] || exit 76
+    [ ! -e "$run/status" ] && [ ! -e "$run/stopped" ] || exit 76
 }
 set_aside() {
     [ "$aside" = aside ] || exit 78
@@ -200,6 +202,8 @@ look >&2
 STATUS: Final = LOOK + "look\n"
 
 # Whose descriptor 9 is the lock belongs to the command, and so does all of its session: free of reused process ids.
+#
+# What is asked to end never counts as died, from before it is asked: whoever follows it would start it again.
 STOP: Final = (
     LOOK
     + r"""
@@ -216,25 +220,29 @@ send() {
     for process in /proc/[0-9]*; do
         session_of "$process" || continue
         case $sessions in *" $session "*) ;; *) continue ;; esac
-        # timeout(1), the leader's child, hands TERM on to its group: none of them is to get it twice.
-        [ "$1" = KILL ] || [ "$parent" = "$session" ] || [ "$process" = "/proc/$session" ] ||
-            [ ! -e "/proc/$session" ] || continue
-        kill -s "$1" "${process#/proc/}" 2>/dev/null
+        # The leader writes the status, and timeout(1), its child, would send TERM to the command twice.
+        [ "$1" = KILL ] || [ ! -e "/proc/$session" ] ||
+            { [ "$parent" != "$session" ] && [ "$process" != "/proc/$session" ]; } || continue
+        kill -s "$1" "${process#/proc/}" 2>/dev/null && asked=yes
     done
+}
+mark() {
+    echo "$1 0" >"$run/stopped.new" && chmod 644 "$run/stopped.new" && mv -f "$run/stopped.new" "$run/stopped"
 }
 [ -e "$run/lock" ] && [ ! -e "$run/status" ] || exit 0
 [ -O "$run/lock" ] || [ "$(id -u)" -eq 0 ] || exit 5
-code=143 turn=0
-free || send TERM
+umask 077
+asked='' turn=0
+! free || [ -e "$run/started" ] || exit 0
+mark 143
 until free; do
-    [ "$turn" -lt "$3" ] || { code=137; send KILL; }
+    [ -n "$asked" ] || send TERM
+    [ "$turn" -ne "$3" ] || mark 137
+    [ "$turn" -lt "$3" ] || send KILL
     [ "$turn" -lt $(($3 + 100)) ] || exit 6
     turn=$((turn + 1))
     sleep 0.1
 done
-[ -e "$run/started" ] && [ ! -e "$run/status" ] || exit 0
-umask 077
-echo "$code 0" >"$run/status.new" && chmod 644 "$run/status.new" && mv -f "$run/status.new" "$run/status"
 """
 )
 
