@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Each process has stores, practice servers and lab hosts of its own; the longest modules begin first.
 PARALLEL ?= --numprocesses=3 --no-loadscope-reorder
 
-.PHONY: run test check lab bench docs openapi lock format
+.PHONY: run test faults check lab bench docs openapi lock format
 
 run: $(VENV)/.sandbox  ## everything on this machine, with a practice server
 	@exec $(BIN)/alfa-cloud sandbox --port $(PORT)
@@ -16,6 +16,9 @@ test: $(VENV)/.dev  ## the fast suite, and the small lab suite where root and a 
 
 lab: $(VENV)/.dev  ## the lab suite alone, and required: real hosts
 	ALFA_LAB=full $(BIN)/python -m pytest $(PARALLEL) tests/lab
+
+faults: $(VENV)/.dev  ## the faults, each in an operation of its own
+	ALFA_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) tests/faults tests/commands/test_switch.py
 
 check: $(VENV)/.dev  ## all that CI runs
 	$(BIN)/ruff format --check

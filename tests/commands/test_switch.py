@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.fixtures.cloud import Cloud
+from tests.fixtures.cloud import Cloud, Kill, chain_id, chains
 from tests.processes import Process
 
 OLD, NEW, BROKEN = "1.0.0-master", "1.1.0-dev", "9.9.9-broken"
@@ -29,11 +28,11 @@ SWITCH_STEPS = (
     "retire_former",
     "ensure_one_service",
 )
-FULL = os.environ.get("ALFA_FAULTS") == "full"
-WITH_MIGRATION_STEPS = ("show_page", "migrate_data", "lift_page", "retire_former") + FULL * (
-    "check_space", "wait_quiet", "dump_behind_page", "point_proxy", "remove_dump",
+WITH_MIGRATION_STEPS = (
+    "check_space", "show_page", "wait_quiet", "dump_behind_page", "migrate_data", "point_proxy", "lift_page",
+    "retire_former", "remove_dump",
 )  # fmt: skip
-MIGRATE_STEPS = ("migrate_data", "lift_page") + FULL * ("show_page", "dump_behind_page", "remove_dump")
+MIGRATE_STEPS = ("show_page", "dump_behind_page", "migrate_data", "lift_page", "remove_dump")
 LOOKING = {"check_ownership", "wait_beside_healthy", "wait_answering", "check_space", "wait_quiet"}
 """Steps that may have no effect of their own."""
 
@@ -233,19 +232,19 @@ async def test_a_failed_migration(cloud: Cloud, client_id: str, path: str) -> No
     assert columns(cloud, client_id) == ["created_at", "demo", "id", "name"]
 
 
-async def killed(cloud: Cloud, client_id: str, kind: str, step: str, path: str) -> tuple[Any, Process]:
-    """The end of an operation whose first worker was killed in a step, and the second worker."""
-    phase = "before" if step in LOOKING else "effect"
-    dying = cloud.start_worker(f"{kind}.{step}:{phase}:kill")
+def deaths(steps: Sequence[str]) -> pytest.MarkDecorator:
+    """Each of these tests is for an operation in which workers die, four of them or fewer."""
+    kills = [(step, "before" if step in LOOKING else "effect") for step in steps]
+    return pytest.mark.parametrize("chain", chains(kills), ids=chain_id)
+
+
+async def killed(cloud: Cloud, client_id: str, kind: str, chain: tuple[Kill, ...], path: str) -> tuple[Any, Process]:
+    """The end of an operation whose first workers were killed, and the worker that ended it."""
     answer = await cloud.system.call("POST", f"/clients/{client_id}/{path}", status=202)
-    for _ in range(1200):
-        if dying.poll() is not None:
-            break
-        await asyncio.sleep(0.05)
-    assert dying.returncode == -signal.SIGKILL
+    await cloud.kill_workers(kind, chain)
     successor = cloud.start_worker()
     ended = await cloud.system.ended(answer["data"]["id"], within_s=90)
-    assert ended["attempt"] == 2
+    assert ended["attempt"] == len(chain) + 1
     return {**ended, "id": answer["data"]["id"]}, successor
 
 
@@ -255,12 +254,12 @@ def next_of(cloud: Cloud, client_id: str) -> tuple[str, str]:
     return (OLD if version == NEW else NEW), ("a" if slot == "b" else "b")
 
 
-@pytest.mark.parametrize("step", SWITCH_STEPS)
-async def test_killed_in_a_switch(cloud: Cloud, long_lived: str, step: str) -> None:
+@deaths(SWITCH_STEPS)
+async def test_killed_in_a_switch(cloud: Cloud, long_lived: str, chain: tuple[Kill, ...]) -> None:
     domain = (await cloud.system.client(long_lived))["domain"]
     version, slot = next_of(cloud, long_lived)
     async with visitors(cloud, domain) as answers:
-        ended, successor = await killed(cloud, long_lived, "switch_client", step, f"switch/{version}")
+        ended, successor = await killed(cloud, long_lived, "switch_client", chain, f"switch/{version}")
     cloud.system.end(successor)
     assert ended["completed"] == "ok"
     assert set(answers) == {200}
@@ -268,12 +267,12 @@ async def test_killed_in_a_switch(cloud: Cloud, long_lived: str, step: str) -> N
     assert row(cloud, long_lived) == f"{version} {slot} true"
 
 
-@pytest.mark.parametrize("step", WITH_MIGRATION_STEPS)
-async def test_killed_in_a_switch_with_a_migration(cloud: Cloud, long_lived: str, step: str) -> None:
+@deaths(WITH_MIGRATION_STEPS)
+async def test_killed_in_a_switch_with_a_migration(cloud: Cloud, long_lived: str, chain: tuple[Kill, ...]) -> None:
     version, slot = next_of(cloud, long_lived)
     before = cloud.count("artisan", "migrate")
     path = f"switch/{version}?run_migrate=true"
-    ended, successor = await killed(cloud, long_lived, "switch_client", step, path)
+    ended, successor = await killed(cloud, long_lived, "switch_client", chain, path)
     cloud.system.end(successor)
     assert ended["completed"] == "ok"
     await assert_whole(cloud, long_lived, ended)
@@ -281,10 +280,10 @@ async def test_killed_in_a_switch_with_a_migration(cloud: Cloud, long_lived: str
     assert cloud.count("artisan", "migrate") == before + 1
 
 
-@pytest.mark.parametrize("step", MIGRATE_STEPS)
-async def test_killed_in_a_migration(cloud: Cloud, long_lived: str, step: str) -> None:
+@deaths(MIGRATE_STEPS)
+async def test_killed_in_a_migration(cloud: Cloud, long_lived: str, chain: tuple[Kill, ...]) -> None:
     version, slot, _ = row(cloud, long_lived).split()
-    ended, successor = await killed(cloud, long_lived, "migrate_client", step, "migrate")
+    ended, successor = await killed(cloud, long_lived, "migrate_client", chain, "migrate")
     cloud.system.end(successor)
     assert ended["completed"] == "ok"
     await assert_whole(cloud, long_lived, ended)

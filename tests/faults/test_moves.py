@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -14,25 +13,24 @@ import httpx
 import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
-from tests.faults.test_workers import gone
-from tests.fixtures.cloud import Cloud
+from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains
 
-FULL = os.environ.get("ALFA_FAULTS") == "full"
 NAME = "nomad"
-LOOKS = (
+STEPS = (
+    "check_ownership", "check_database_space", "check_files_space", "ensure_image", "check_place", "ensure_folder",
+    "ensure_database", "ensure_cloud_settings", "copy_files", "show_page", "wait_quiet", "stop_client",
+    "copy_database", "send_difference", "verify_database", "verify_files", "ensure_compose_file", "ensure_container",
+    "wait_healthy", "commit", "ensure_virtual_host", "forward", "wait_answering", "remove_page",
+)  # fmt: skip
+WITHOUT_EFFECT = {
     "check_ownership", "check_database_space", "check_files_space", "ensure_image", "check_place", "wait_quiet",
     "verify_database", "wait_healthy", "wait_answering", "ensure_database", "ensure_cloud_settings",
-    "ensure_compose_file",
-)  # fmt: skip
+    "ensure_compose_file", "ensure_folder",
+}  # fmt: skip
 """Steps that only look, or find on a way back what the way there has left."""
-WORKS = (
-    "ensure_folder", "copy_files", "show_page", "stop_client",
-    "copy_database", "send_difference", "verify_files", "ensure_container", "commit",
-    "ensure_virtual_host", "forward", "remove_page",
-)  # fmt: skip
-KILLS = [(step, "effect") for step in WORKS] + [(step, "before") for step in LOOKS]
+KILLS = [(step, "before" if step in WITHOUT_EFFECT else "effect") for step in STEPS]
 if FULL:
-    KILLS = [(step, phase) for step in WORKS for phase in ("before", "effect", "after")] + KILLS[len(WORKS) :]
+    KILLS += [(step, phase) for step in STEPS if step not in WITHOUT_EFFECT for phase in ("before", "after")]
 
 
 @dataclass
@@ -118,16 +116,14 @@ def calm(cloud: Cloud, two: Two) -> Iterator[None]:
         server.clear_faults()
 
 
-@pytest.mark.parametrize(("step", "phase"), KILLS)
-async def test_a_worker_killed_in_a_step_is_replaced(two: Two, step: str, phase: str) -> None:
+@pytest.mark.parametrize("chain", chains(KILLS), ids=chain_id)
+async def test_a_worker_killed_in_a_step_is_replaced(two: Two, chain: tuple[Kill, ...]) -> None:
     target = two.there
-    dying = two.cloud.start_worker(f"move_client.{step}:{phase}:kill")
     operation_id = await two.start()
-    await gone(dying)
-    assert dying.returncode == -signal.SIGKILL
+    await two.cloud.kill_workers("move_client", chain)
     two.cloud.start_worker()
     ended = await two.cloud.system.ended(operation_id, expect="ok", within_s=90)
-    assert ended["attempt"] == 2
+    assert ended["attempt"] == len(chain) + 1
     await two.assert_sound(operation_id, ended, at=target)
 
 
@@ -140,10 +136,13 @@ BEFORE = {
     "stopping": ("container stop", "here"),
 }
 """What fails for good before the client is on its new server: there it is as if nothing had been."""
+ACTIONS = ("fail", "kill_connection")
+FAULTS = [(what, ACTIONS[number % 2]) for number, what in enumerate(BEFORE)]
+if FULL:
+    FAULTS = [(what, action) for what in BEFORE for action in ACTIONS]
 
 
-@pytest.mark.parametrize("action", ["fail", "kill_connection"])
-@pytest.mark.parametrize("what", BEFORE)
+@pytest.mark.parametrize(("what", "action"), FAULTS)
 async def test_what_fails_before_the_commit_is_taken_back(two: Two, what: str, action: str) -> None:
     pattern, place = BEFORE[what]
     source, target = two.here, two.there

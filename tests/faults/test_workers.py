@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures.cloud import Cloud
-from tests.processes import Process
+from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, gone
 
 STEPS = (
     "check_place",
@@ -27,7 +25,14 @@ STEPS = (
 )
 WITHOUT_EFFECT = {"check_place", "wait_healthy", "wait_answering"}
 """Steps whose first look may find all well: then they have no effect of their own."""
-PHASES = ("before", "effect", "after") if os.environ.get("ALFA_FAULTS") == "full" else ("effect",)
+KILLS = [(step, "before" if step in WITHOUT_EFFECT else "effect") for step in STEPS]
+if FULL:
+    KILLS = [
+        (step, phase)
+        for step in STEPS
+        for phase in ("before", "effect", "after")
+        if phase != "effect" or step not in WITHOUT_EFFECT
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -38,28 +43,15 @@ def no_worker_left(cloud: Cloud) -> Iterator[None]:
         cloud.system.end(process, signal.SIGKILL)
 
 
-async def gone(process: Process) -> None:
-    """Wait until a process has died."""
-    for _ in range(1800):
-        if process.poll() is not None:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the worker lives")
-
-
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_worker_killed_in_a_step_is_replaced(cloud: Cloud, step: str, phase: str) -> None:
-    phase = "before" if step in WITHOUT_EFFECT and phase == "effect" else phase
-    name = f"kill-{step.replace('_', '-')}-{phase}"
-    dying = cloud.start_worker(f"create_client.{step}:{phase}:kill")
+@pytest.mark.parametrize("chain", chains(KILLS), ids=chain_id)
+async def test_a_worker_killed_in_a_step_is_replaced(cloud: Cloud, chain: tuple[Kill, ...]) -> None:
+    name = f"kill-{KILLS.index(chain[0])}"
     client_id, operation_id = await cloud.system.create(name, cloud.server_id)
-    await gone(dying)
-    assert dying.returncode == -signal.SIGKILL
+    await cloud.kill_workers("create_client", chain)
     successor = cloud.start_worker()
     ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
     cloud.system.end(successor)
-    assert ended["attempt"] == 2
+    assert ended["attempt"] == len(chain) + 1
     await cloud.assert_sound(operation_id, ended)
     assert cloud.count(f"alfa-{name}-app-a", "artisan", "migrate") == 1
     texts = [line["text"] for line in await cloud.system.log(f"/operations/{operation_id}/log")]

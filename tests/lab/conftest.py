@@ -16,8 +16,9 @@ from tests.lab.repository import LabRepository, make_repository
 from tests.system import System, free_port
 
 ENGINES = ("mariadb", "postgresql")
-ONE_ENGINE = (ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.full))
-"""For what hardly touches a database: the small suite runs it on one system, the whole one on both."""
+ON_MARIADB = (ENGINES[0], pytest.param(ENGINES[1], marks=pytest.mark.full))
+ON_POSTGRESQL = (pytest.param(ENGINES[0], marks=pytest.mark.full), ENGINES[1])
+"""The small suite runs most of its tests on one system, the whole suite all of them on both."""
 
 # Takes away all that earlier runs left, and nothing of the host's own.
 CLEAN = r"""

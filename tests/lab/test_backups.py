@@ -16,7 +16,7 @@ import pytest
 from alfa_cloud.db import SessionFactory, make_engine, make_session_factory
 from alfa_cloud.sandbox.stores import EmbeddedPostgres
 from alfa_cloud.services import backup_schedule, operations
-from tests.lab.conftest import ENGINES, Lab
+from tests.lab.conftest import ON_POSTGRESQL, Lab
 from tests.lab.hosts import LabHost
 from tests.lab.test_switch import assert_saved, born, load, run
 
@@ -94,7 +94,7 @@ async def download(lab: Lab, url: str) -> tuple[int, str]:
     return length, digest.hexdigest()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_a_backup_is_all_that_it_should_be(lab: Lab, engine: str, sessions: SessionFactory) -> None:
     system, host = lab.system, lab.hosts[engine]
     client_id, client = await born(lab, engine, "kept")

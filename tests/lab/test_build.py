@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
+from tests.lab.conftest import ENGINES, ON_MARIADB, Lab
 from tests.lab.hosts import LabHost
 from tests.lab.repository import LabRepository
 from tests.system import System
@@ -71,7 +71,7 @@ def labels(host: LabHost, tag: str) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_branch_becomes_an_image(lab: Lab, source: LabRepository, engine: str) -> None:
     system, host = lab.system, lab.hosts[engine]
     source.commit("master", f"2.0.{ENGINES.index(engine)}")

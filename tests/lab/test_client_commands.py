@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.conftest import ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, Lab
 from tests.lab.test_create import assert_login, get
 from tests.lab.test_switch import BAD, NEW, born, run
 
@@ -12,7 +12,7 @@ UNUSED = "alfa:0.1.0-dev"
 PASSWORD = "Другой пароль $(id) 'и' \"кавычки\" \\ 2"
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_short_commands_and_their_repeats(lab: Lab, engine: str) -> None:
     system, host = lab.system, lab.hosts[engine]
     client_id, client = await born(lab, engine, "short")
@@ -45,7 +45,7 @@ async def test_short_commands_and_their_repeats(lab: Lab, engine: str) -> None:
     await assert_login(host, client["domain"], client["owner_login"], PASSWORD)
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_maintenance_of_a_whole_server(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     _, client = await born(lab, engine, "whole")
@@ -55,7 +55,7 @@ async def test_maintenance_of_a_whole_server(lab: Lab, engine: str) -> None:
         assert (await get(host, client["domain"])).status_code == status
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_prune_leaves_what_is_needed(lab: Lab, engine: str) -> None:
     """A client runs one of the branch's images, its newest two are kept, and what is left goes."""
     host = lab.hosts[engine]

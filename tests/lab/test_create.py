@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from alfa_cloud.sandbox.stores import EmbeddedRedis
-from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
+from tests.lab.conftest import ENGINES, ON_MARIADB, ON_POSTGRESQL, Lab
 from tests.lab.hosts import LabHost
 
 PASSWORD = "Пароль $HOME 'и' \"кавычки\" \\ 1"
@@ -85,7 +85,7 @@ async def assert_isolated(host: LabHost, name: str) -> None:
     assert modes.strip() == "600 root"
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_unhealthy_image_leaves_nothing(lab: Lab, engine: str) -> None:
     system = lab.system
     name = f"broken-{engine}"
@@ -98,7 +98,7 @@ async def test_an_unhealthy_image_leaves_nothing(lab: Lab, engine: str) -> None:
     assert residue(lab.hosts[engine], engine, name, client_id) == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_a_migration_that_fails_leaves_nothing_and_the_client_can_be_deleted(lab: Lab, engine: str) -> None:
     system = lab.system
     name = f"bad-{engine}"
@@ -119,7 +119,10 @@ async def test_ten_at_once_on_two_hosts(lab: Lab) -> None:
     assert [(one["completed"], one["error"]) for one in ended] == [("ok", None)] * 10
 
 
-@pytest.mark.parametrize("step", ["ensure_container", "migrate", "ensure_virtual_host"])
+FULL_STEPS = [pytest.param(step, marks=pytest.mark.full) for step in ("ensure_container", "ensure_virtual_host")]
+
+
+@pytest.mark.parametrize("step", ["migrate", *FULL_STEPS])
 async def test_a_killed_worker_is_replaced(lab: Lab, step: str, redis_store: EmbeddedRedis) -> None:
     """Another worker finishes what a killed one began, and nothing is done twice."""
     system = lab.system

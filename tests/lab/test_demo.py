@@ -11,7 +11,7 @@ import pytest
 
 from alfa_cloud.remote import users
 from alfa_cloud.specs import DatabaseEngine
-from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, ON_POSTGRESQL, Lab
 from tests.playbooks.specs import make_spec
 
 DEMO_SAMPLES = 25
@@ -42,7 +42,7 @@ def samples(lab: Lab, engine: str, client_id: str) -> tuple[int, int]:
     return every, demo
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_the_demo_data_comes_and_goes(lab: Lab, engine: str) -> None:
     name, host = f"demo-{engine}", lab.hosts[engine]
     client_id, operation_id = await lab.system.create(name, lab.servers[engine])
@@ -68,7 +68,7 @@ async def test_the_demo_data_comes_and_goes(lab: Lab, engine: str) -> None:
         assert (await http.get(f"http://{host.address}/up", headers={"Host": domain})).status_code == 200
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_users_and_the_containers_log_are_looked_at(lab: Lab, engine: str) -> None:
     name = f"looks-{engine}"
     client_id, operation_id = await lab.system.create(name, lab.servers[engine])

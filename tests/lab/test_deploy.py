@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, Lab
 from tests.lab.hosts import LabHost
 from tests.lab.test_switch import born, containers, load, run
 
@@ -37,7 +37,7 @@ def row_of(ended: Any, name: str) -> Any:
     return next(row for row in ended["result"]["rows"] if row["name"] == name)
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_deploy_mends_what_was_changed_and_brings_the_newest_build(
     lab: Lab, host: LabHost, engine: str
 ) -> None:

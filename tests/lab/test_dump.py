@@ -30,6 +30,7 @@ from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.specs import Address, ClientSpec, DatabaseEngine, Layout, Tls
+from tests.lab.conftest import ON_MARIADB, ON_POSTGRESQL
 from tests.lab.hosts import LabHost
 from tests.playbooks.conftest import Lines, carry_out
 from tests.playbooks.specs import PASSWORD, make_spec
@@ -271,7 +272,7 @@ def spec_for(engine: DatabaseEngine) -> ClientSpec:
 @pytest.fixture(params=list(DatabaseEngine))
 async def site(request: pytest.FixtureRequest, hosts: dict[str, LabHost]) -> AsyncIterator[Site]:
     """A client on a real host, with a database that holds something."""
-    async with a_site(hosts[request.param], spec_for(request.param)) as site:
+    async with a_site(hosts[request.param], spec_for(DatabaseEngine(request.param))) as site:
         await fill(site)
         yield site
 
@@ -316,6 +317,7 @@ async def test_what_a_client_put_in_comes_back_and_nothing_of_it_runs(site: Site
     )
 
 
+@pytest.mark.parametrize("site", ON_MARIADB, indirect=True)
 async def test_a_truncated_dump_is_noticed(site: Site) -> None:
     program = "mariadb-dump" if site.is_mariadb else "pg_dump"
     size = 2000
@@ -331,6 +333,7 @@ async def test_a_truncated_dump_is_noticed(site: Site) -> None:
     assert site.exec('ls -A "$1"', dump.folder(site.spec)) == ""
 
 
+@pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_a_dump_that_was_changed_touches_nothing(site: Site) -> None:
     before, name = await look(site), await dumped(site)
     site.exec('printf x | dd of="$1" bs=1 seek=700 conv=notrunc 2>/dev/null', dump.path(site.spec, name))
@@ -344,6 +347,7 @@ async def test_a_dump_that_was_changed_touches_nothing(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_rows_that_did_not_come_back_are_noticed(site: Site) -> None:
     name = await dumped(site)
     path = dump.manifest_path(site.spec, name)
@@ -371,6 +375,7 @@ async def test_rows_that_are_refused_are_in_no_log(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.parametrize("site", ON_MARIADB, indirect=True)
 async def test_a_restore_that_was_killed_is_begun_again(site: Site) -> None:
     await site.ask(MARIADB_BIG if site.is_mariadb else POSTGRESQL_BIG)
     before, counts = await look(site), await table_counts(site.session(), site.spec)
@@ -391,6 +396,7 @@ async def test_a_restore_that_was_killed_is_begun_again(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_a_full_disk_leaves_nothing(site: Site) -> None:
     await site.ask(MARIADB_BIG if site.is_mariadb else POSTGRESQL_BIG)
     before = await look(site)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from alfa_cloud.specs import DatabaseEngine
-from tests.lab.conftest import ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, Lab
 from tests.lab.hosts import LabHost
 
 
@@ -39,7 +39,7 @@ def settings(host: LabHost, engine: str, client_id: str) -> dict[str, str | None
     return found
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_ended_term_blocks_and_a_later_date_unblocks(lab: Lab, engine: str) -> None:
     name, host = f"term-{engine}", lab.hosts[engine]
     client_id, operation_id = await lab.system.create(name, lab.servers[engine])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.post_office import PostOffice
-from tests.lab.conftest import ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, Lab
 from tests.lab.test_create import PASSWORD, assert_login
 
 
@@ -36,7 +36,7 @@ def text_of(letter: bytes) -> str:
     return "\n".join(str(part.get_content()).splitlines())
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_who_opens_the_letter_can_log_in(lab: Lab, office: PostOffice, engine: str) -> None:
     system, host = lab.system, lab.hosts[engine]
     client_id, operation_id = await system.create(f"post-{engine}", lab.servers[engine], owner_password=PASSWORD)

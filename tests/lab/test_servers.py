@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
+from tests.lab.conftest import ON_MARIADB, ON_POSTGRESQL, Lab
 from tests.lab.hosts import LabHost, start_bare
 from tests.system import System
 
@@ -67,7 +67,7 @@ def replace_workers(system: System, **environment: str) -> None:
         system.start_worker()
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_server_is_rebooted_and_its_clients_are_back(lab: Lab, engine: str) -> None:
     system, host, server_id = lab.system, lab.hosts[engine], lab.servers[engine]
     client_id, operation_id = await system.create(f"reboot-{engine}", server_id)
@@ -130,7 +130,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_what_is_broken_is_mended_by_the_line_that_is_given(lab: Lab, engine: str) -> None:
     system, host, server_id = lab.system, lab.hosts[engine], lab.servers[engine]
     assert [name for name, row in (await check(system, server_id)).items() if not row["ok"]] == []

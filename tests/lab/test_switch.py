@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import ENGINES, ONE_ENGINE, Lab
+from tests.lab.conftest import ENGINES, ON_MARIADB, ON_POSTGRESQL, Lab
 from tests.lab.hosts import LabHost
 
 NUMBERS = count(1)
@@ -131,7 +131,7 @@ def assert_saved(host: LabHost, engine: str, client_id: str, saved: list[str]) -
     assert [code for code in saved if code not in found] == []
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "switch")
@@ -150,7 +150,7 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
 
 
-@pytest.mark.parametrize("engine", ONE_ENGINE)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "unhealthy")
@@ -167,7 +167,7 @@ async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, e
     assert (after["version"], after["available"]) == (OLD, True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_migration_that_fails_leaves_image_and_data_as_before(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "badly")
@@ -188,7 +188,7 @@ async def test_a_migration_that_fails_leaves_image_and_data_as_before(lab: Lab, 
     assert residue(host, client["name"]) == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_migrations_lose_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
     client_id, client = await born(lab, engine, "well")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from itertools import count
 from pathlib import Path
@@ -216,6 +217,16 @@ async def test_a_login_that_fails_is_an_error_and_a_missing_table_none(site: Sit
     with pytest.raises(CommandFailedError, match=r"cannot use its database.*password authentication failed"):
         await wrong.is_satisfied(host)
     assert await carry_out(Playbook([step]), host) == ["EnsureCloudSettings"]
+
+
+async def test_a_database_that_is_made_twice_at_once_is_made_once(site: Site, lines: Lines) -> None:
+    """A step is begun again while what a lost connection left still runs."""
+    spec = a_client(site)
+    steps = [EnsureDatabase(spec, PASSWORD) for _ in range(4)]
+    await asyncio.gather(*(step.apply(site.host(lines, f"twice-{n}")) for n, step in enumerate(steps)))
+    assert await steps[0].is_satisfied(site.host(lines, "twice"))
+    await asyncio.gather(*(step.undo(site.host(lines, f"twice-{n}")) for n, step in enumerate(steps)))
+    assert not await steps[0].is_satisfied(site.host(lines, "twice"))
 
 
 async def test_a_database_that_was_left_open_is_closed(site: Site, lines: Lines) -> None:

@@ -203,7 +203,8 @@ STATUS: Final = LOOK + "look\n"
 
 # Whose descriptor 9 is the lock belongs to the command, and so does all of its session: free of reused process ids.
 #
-# What is asked to end never counts as died, from before it is asked: whoever follows it would start it again.
+# What is asked to end never counts as died, from before it is asked: whoever follows it would start it again. All are
+# halted before the first is killed: a shell goes on with its next command when one ends.
 STOP: Final = (
     LOOK
     + r"""
@@ -221,7 +222,7 @@ send() {
         session_of "$process" || continue
         case $sessions in *" $session "*) ;; *) continue ;; esac
         # The leader writes the status, and timeout(1), its child, would send TERM to the command twice.
-        [ "$1" = KILL ] || [ ! -e "/proc/$session" ] ||
+        [ "$1" != TERM ] || [ ! -e "/proc/$session" ] ||
             { [ "$parent" != "$session" ] && [ "$process" != "/proc/$session" ]; } || continue
         kill -s "$1" "${process#/proc/}" 2>/dev/null && asked=yes
     done
@@ -238,7 +239,7 @@ mark 143
 until free; do
     [ -n "$asked" ] || send TERM
     [ "$turn" -ne "$3" ] || mark 137
-    [ "$turn" -lt "$3" ] || send KILL
+    [ "$turn" -lt "$3" ] || { send STOP; send KILL; }
     [ "$turn" -lt $(($3 + 100)) ] || exit 6
     turn=$((turn + 1))
     sleep 0.1

@@ -52,7 +52,8 @@ mv -f -- "$counted.part" "$counted"
 """
 
 # Whose descriptor 9 is the client's folder belongs to a stream. One whose worker died ends by itself, and is let: where
-# it is killed while it empties the database, the server goes on with that, and the next one would meet it.
+# it is killed while it empties the database, the server goes on with that, and the next one would meet it. All are
+# halted before the first is killed: a shell goes on with its next command when one ends.
 STOP: Final = """
 set -eu
 client=$1 patience=$2
@@ -63,8 +64,10 @@ until flock --nonblock "$client" true; do
     turn=$((turn + 1))
     sleep 0.1
     [ "$turn" -ge "$patience" ] || continue
-    for process in /proc/[0-9]*; do
-        [ ! "$process/fd/9" -ef "$client" ] || kill -s KILL "${process#/proc/}" 2>/dev/null || :
+    for signal in STOP KILL; do
+        for process in /proc/[0-9]*; do
+            [ ! "$process/fd/9" -ef "$client" ] || kill -s "$signal" "${process#/proc/}" 2>/dev/null || :
+        done
     done
 done
 """

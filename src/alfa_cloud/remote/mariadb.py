@@ -176,11 +176,17 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
     users, pattern = _users(spec), spec.database.replace("_", r"\_")
     named = ", ".join(f"{user} IDENTIFIED BY PASSWORD '{native_hash(password)}'" for user in users)
     return mariadb(
-        f"""{_create_database(spec)}
+        f"""{_alone(spec)}
+        {_create_database(spec)}
         CREATE USER IF NOT EXISTS {named};
         ALTER USER {named};
         GRANT ALL PRIVILEGES ON {quote_ident(pattern)}.* TO {", ".join(users)};"""
     )
+
+
+def _alone(spec: ClientSpec) -> str:
+    """To the end of its session: what a lost connection left may still be running, and would make the same."""
+    return f"DO GET_LOCK('{spec.database}', 300);"
 
 
 def _create_database(spec: ClientSpec) -> str:
@@ -199,7 +205,7 @@ def empty_database(spec: ClientSpec) -> Command:
     hexadecimal.
     """
     return mariadb(
-        f"SET SESSION lock_wait_timeout = 600; SET GLOBAL max_allowed_packet = 1073741824;\n"
+        f"{_alone(spec)}\nSET SESSION lock_wait_timeout = 600; SET GLOBAL max_allowed_packet = 1073741824;\n"
         f"KILL HARD CONNECTION USER '{spec.database_user}';\n"
         f"DROP DATABASE IF EXISTS {quote_ident(spec.database)};\n{_create_database(spec)}\n"
     )
@@ -208,7 +214,7 @@ def empty_database(spec: ClientSpec) -> Command:
 def drop_tenant(spec: ClientSpec) -> Command:
     """The client's database and user are gone; look first whether they are this client's."""
     drop = f"DROP DATABASE IF EXISTS {quote_ident(spec.database)};\nDROP USER IF EXISTS {', '.join(_users(spec))};"
-    return mariadb(drop, timeout_s=300)
+    return mariadb(f"{_alone(spec)}\n{drop}", timeout_s=300)
 
 
 def read_settings(spec: ClientSpec) -> Command:

@@ -186,7 +186,8 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
     role = quote_ident(spec.database_user)
     stored = quote_literal(verifier(password))
     return psql(
-        f"""BEGIN;
+        f"""{_alone(spec)}
+        BEGIN;
         SELECT 'CREATE ROLE {role} IN ROLE {CLIENTS}'
          WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {quote_literal(spec.database_user)}) \\gexec
         ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {stored};
@@ -195,6 +196,11 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
         {_create_database(spec)}""",
         log=True,
     )
+
+
+def _alone(spec: ClientSpec) -> str:
+    """To the end of its session: what a lost connection left may still be running, and would make the same."""
+    return f"DO $$ BEGIN PERFORM pg_advisory_lock(hashtext({quote_literal(spec.database)})); END $$;"
 
 
 def _create_database(spec: ClientSpec) -> str:
@@ -210,13 +216,15 @@ def empty_database(spec: ClientSpec) -> Command:
 
     That is more than schemas: large objects, extensions, settings. Who is connected to it is cut off.
     """
-    return psql(f"DROP DATABASE IF EXISTS {quote_ident(spec.database)} WITH (FORCE);\n{_create_database(spec)}")
+    drop = f"DROP DATABASE IF EXISTS {quote_ident(spec.database)} WITH (FORCE);"
+    return psql(f"{_alone(spec)}\n{drop}\n{_create_database(spec)}")
 
 
 def drop_tenant(spec: ClientSpec) -> Command:
     """The client's database and role are gone; look first whether they are this client's."""
     role, database = quote_ident(spec.database_user), quote_ident(spec.database)
-    return psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE);\nDROP ROLE IF EXISTS {role};", timeout_s=300)
+    drop = f"DROP DATABASE IF EXISTS {database} WITH (FORCE);\nDROP ROLE IF EXISTS {role};"
+    return psql(f"{_alone(spec)}\n{drop}", timeout_s=300)
 
 
 def read_settings(spec: ClientSpec) -> Command:
