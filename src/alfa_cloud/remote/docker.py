@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alfa_cloud.remote.command import Command
+from alfa_cloud.remote.host import Result
 
 LABEL_VERSION = "org.opencontainers.image.version"
 LABEL_COMMIT = "org.opencontainers.image.revision"
@@ -124,8 +125,13 @@ def root_dir() -> Command:
 
 
 def inspect_container(name: str) -> Command:
-    """Describe a container as a JSON array; exit status 1 where there is none."""
+    """Describe a container as a JSON array; `is_missing` where there is none."""
     return Command(("docker", "container", "inspect", "--", name), sudo=True, timeout_s=20, log=False)
+
+
+def is_missing(inspected: Result) -> bool:
+    """Whether Docker said that there is no such container, and did not just fail."""
+    return not inspected.ok and b"no such container" in inspected.stderr.lower()
 
 
 def remove_container(name: str) -> Command:

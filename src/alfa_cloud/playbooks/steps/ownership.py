@@ -72,11 +72,16 @@ async def find_container(host: Host, spec: ClientSpec) -> Container | None:
 
     Raises:
         StepFailedError: it is not this client's, or Docker does not answer.
+        CommandFailedError: Docker answers, and does not say.
     """
     result = await host.run(docker.inspect_container(spec.container), check=False)
+    if docker.is_missing(result):
+        return None
     if not result.ok:
         await check_docker(host)
-        return None
+        raise CommandFailedError(
+            f"Docker does not say what {spec.container} is: {plain_text(result.stderr)}", exit_status=result.exit_status
+        )
     found = docker.parse_container(result.text)
     if found.labels.get(compose.LABEL_CLIENT) != spec.uid:
         raise foreign(f"The container {spec.container}")
