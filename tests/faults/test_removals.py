@@ -195,7 +195,7 @@ MEETINGS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 2])
+@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 3])
 async def test_what_fails_before_anything_is_removed_is_taken_back(
     cloud: Cloud, client_id: str, path: str, pattern: str, action: str
 ) -> None:
