@@ -158,7 +158,9 @@ async def a_backup(cloud: Cloud, client_id: str) -> str:
     return (await backups(cloud, client_id))[0]
 
 
-@pytest.mark.parametrize(("going", "coming"), zip_longest(deaths(DELETE), deaths(RESTORE), fillvalue=()), ids=chain_id)
+@pytest.mark.parametrize(
+    ("going", "coming"), list(zip_longest(deaths(DELETE), deaths(RESTORE), fillvalue=())), ids=chain_id
+)
 async def test_workers_killed_in_a_deletion_and_in_the_way_back(
     cloud: Cloud, client_id: str, going: tuple[Kill, ...], coming: tuple[Kill, ...]
 ) -> None:
