@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import subprocess
@@ -408,3 +409,24 @@ async def test_a_full_disk_leaves_nothing(site: Site) -> None:
     finally:
         site.exec('umount "$1"', dump.folder(site.spec))
     assert await look(site) == before
+
+
+@pytest.mark.parametrize("site", ON_MARIADB, indirect=True)
+async def test_what_was_begun_twice_is_done_once_and_no_client_is_in_its_way(site: Site) -> None:
+    """A step is begun again while what a lost connection left still runs; clients may take locks of any name."""
+    engine = mariadb if site.is_mariadb else postgresql
+    await site.ask("CREATE TABLE held (id int);")
+    taken = f"GET_LOCK('{site.spec.database}', 9)", "SLEEP(60)"
+    if not site.is_mariadb:
+        taken = f"pg_advisory_lock(hashtext('{site.spec.database}'))", "pg_sleep(60)"
+    held = asyncio.create_task(site.ask(f"SELECT {taken[0]}; INSERT INTO held VALUES (1); SELECT {taken[1]};"))
+    async with asyncio.timeout(20):
+        while not (await site.ask("SELECT * FROM held;")).strip():
+            await asyncio.sleep(0.1)
+    async with asyncio.timeout(40):
+        await asyncio.gather(*(site.session().run(engine.create_tenant(site.spec, PASSWORD)) for _ in range(4)))
+        await asyncio.gather(*(site.session().run(engine.empty_database(site.spec)) for _ in range(4)))
+    with pytest.raises(CommandFailedError):
+        await held
+    assert await EnsureDatabase(site.spec, PASSWORD).is_satisfied(site.session())
+    assert "held" not in await site.ask("SELECT table_name FROM information_schema.tables WHERE table_name = 'held';")

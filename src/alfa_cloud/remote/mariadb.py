@@ -185,8 +185,11 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
 
 
 def _alone(spec: ClientSpec) -> str:
-    """To the end of its session: what a lost connection left may still be running, and would make the same."""
-    return f"DO GET_LOCK('{spec.database}', 300);"
+    """To the end of its session: what a lost connection left may still be running, and would make the same.
+
+    Any user of the server may take any lock that he can name: this one's name is a secret of the client's own.
+    """
+    return f"DO GET_LOCK('{spec.uid}', 300);"
 
 
 def _create_database(spec: ClientSpec) -> str:

@@ -199,7 +199,10 @@ def create_tenant(spec: ClientSpec, password: Secret) -> Command:
 
 
 def _alone(spec: ClientSpec) -> str:
-    """To the end of its session: what a lost connection left may still be running, and would make the same."""
+    """To the end of its session: what a lost connection left may still be running, and would make the same.
+
+    The lock is one of the administrator's database, which no client is let into.
+    """
     return f"DO $$ BEGIN PERFORM pg_advisory_lock(hashtext({quote_literal(spec.database)})); END $$;"
 
 
