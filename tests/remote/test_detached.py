@@ -291,6 +291,18 @@ async def test_what_was_stopped_is_not_started_again_by_who_follows_it(practice:
     assert not practice.folder("step.died-1").exists()
 
 
+async def test_who_stops_again_does_not_change_what_counts(practice: Practice) -> None:
+    """A killed command leaves no status, so what the first to stop it wrote counts."""
+    sink = Lines()
+    host = practice.host(sink)
+    running = asyncio.create_task(host.run(sh("echo begun; sleep 60"), check=False))
+    await sink.until("begun")
+    practice.folder("step/stopped").write_text("137 0\n")
+    assert (await host.run(detached.stop(practice.operation_dir, "step", sudo=False))).ok
+    assert practice.folder("step/stopped").read_text() == "137 0\n"
+    assert (await running).exit_status == 143
+
+
 async def test_stop_leaves_alone_what_does_not_run(practice: Practice) -> None:
     host = practice.host()
     await host.stop_detached("never")

@@ -235,7 +235,7 @@ mark() {
 umask 077
 asked='' turn=0
 ! free || [ -e "$run/started" ] || exit 0
-mark 143
+[ -e "$run/stopped" ] || mark 143
 until free; do
     [ -n "$asked" ] || send TERM
     [ "$turn" -ne "$3" ] || mark 137
