@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -30,7 +31,10 @@ LAB_LANES = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders of long modules first, so that the processes of a run end at about the same time."""
+    """Folders of long modules first, so that the processes of a run end at about the same time.
+
+    The long part stays out but where it is asked for: the lab's by `make lab`, all other by `make faults`.
+    """
     tests = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
@@ -38,6 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
+    for item in items:
+        in_lab = item.path.is_relative_to(tests / "lab")
+        name, target = ("ALFA_LAB", "make lab") if in_lab else ("ALFA_FAULTS", "make faults")
+        if item.get_closest_marker("full") and os.environ.get(name) != "full":
+            item.add_marker(pytest.mark.skip(reason=f"left to `{target}`"))
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]

@@ -32,9 +32,7 @@ async def run(cloud: Cloud, path: str, *, method: str = "POST", expect: str = "o
 async def visit(cloud: Cloud, client_id: str, path: str = "/") -> httpx.Response:
     """What a visitor sees."""
     client = await cloud.system.client(client_id)
-    address = f"http://{cloud.practice.host}:{cloud.practice.layout.http_port}{path}"
-    async with httpx.AsyncClient(trust_env=False) as http:
-        return await http.get(address, headers={"Host": client["domain"]})
+    return await cloud.visit(client["domain"], path)
 
 
 @pytest.mark.usefixtures("worker")
@@ -95,12 +93,9 @@ async def test_the_owner_logs_in_with_exactly_the_new_password(cloud: Cloud, cli
     assert ended["retryable"] is False
     assert cloud.sql(f"SELECT count(*) FROM operations WHERE secrets IS NOT NULL AND client_id = {client_id}") == "0"
     client = await cloud.system.client(client_id)
-    address = f"http://{cloud.practice.host}:{cloud.practice.layout.http_port}/login"
-    async with httpx.AsyncClient(trust_env=False) as http:
-        for password, status in ((PASSWORD, 200), (PASSWORD + "x", 401)):
-            body = {"login": client["owner_login"], "password": password}
-            answer = await http.post(address, json=body, headers={"Host": client["domain"]})
-            assert answer.status_code == status
+    for password, status in ((PASSWORD, 200), (PASSWORD + "x", 401)):
+        body = {"login": client["owner_login"], "password": password}
+        assert (await cloud.visit(client["domain"], "/login", json=body)).status_code == status
 
 
 @pytest.mark.parametrize("password", ["", "short", "line\nend-of-it", "carriage\rreturn", None])

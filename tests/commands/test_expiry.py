@@ -34,9 +34,7 @@ async def set_date(cloud: Cloud, client_id: str, day: str | None, *, expect: str
 async def visit(cloud: Cloud, client_id: str) -> httpx.Response:
     """What a visitor sees."""
     client = await cloud.system.client(client_id)
-    address = f"http://{cloud.practice.host}:{cloud.practice.layout.http_port}/"
-    async with httpx.AsyncClient(trust_env=False) as http:
-        return await http.get(address, headers={"Host": client["domain"]})
+    return await cloud.visit(client["domain"])
 
 
 def settings(cloud: Cloud, client_id: str) -> dict[str, str]:

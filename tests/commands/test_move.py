@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
@@ -55,13 +54,6 @@ async def run(cloud: Cloud, path: str, *, method: str = "POST", expect: str = "o
     return await cloud.system.ended(answer["data"]["id"], expect=expect)
 
 
-async def visit(server: PracticeServer, domain: str) -> int:
-    """What a visitor of a server sees."""
-    async with httpx.AsyncClient(trust_env=False) as http:
-        address = f"http://{server.host}:{server.layout.http_port}/"
-        return (await http.get(address, headers={"Host": domain})).status_code
-
-
 def storage_of(server: PracticeServer) -> Path:
     return Path(server.layout.root) / "clients" / NAME / "storage"
 
@@ -76,7 +68,7 @@ async def test_there_and_back(cloud: Cloud, client_id: str, other: tuple[Practic
         client = await cloud.system.client(client_id)
         assert (client["status"], client["available"], client["maintenance"]) == ("active", True, False)
         assert (storage_of(target) / "link").read_text() == "письмо"
-        assert [await visit(one, domain) for one in (cloud.practice, server)] == [200, 200]
+        assert [(await cloud.visit(domain, server=one)).status_code for one in (cloud.practice, server)] == [200, 200]
         assert cloud.sql(f"SELECT server_id FROM clients WHERE id = {client_id}") == target_id
     running = [line for line in cloud.containers() if f"alfa-{NAME}-" in line]
     assert len(running) == 1
@@ -90,7 +82,7 @@ async def test_a_move_is_undone(cloud: Cloud, client_id: str, other: tuple[Pract
     await run(cloud, f"/operations/{answer['data']['id']}/undo")
     assert cloud.sql(f"SELECT server_id FROM clients WHERE id = {client_id}") == cloud.server_id
     domain = (await cloud.system.client(client_id))["domain"]
-    assert [await visit(one, domain) for one in (cloud.practice, other[0])] == [200, 200]
+    assert [(await cloud.visit(domain, server=one)).status_code for one in (cloud.practice, other[0])] == [200, 200]
 
 
 @pytest.mark.usefixtures("worker")

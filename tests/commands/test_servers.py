@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures.cloud import Cloud
-from tests.processes import Process
+from tests.fixtures.cloud import Cloud, gone
 
 DEADLINE_S = 15
 
@@ -42,15 +41,6 @@ async def command(cloud: Cloud, path: str, method: str = "POST") -> str:
     """The id of a new operation on the server."""
     answer = await cloud.system.call(method, f"/servers/{cloud.server_id}/{path}", status=202)
     return str(answer["data"]["id"])
-
-
-async def gone(process: Process) -> None:
-    """Wait until a process has died."""
-    for _ in range(600):
-        if process.poll() is not None:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the worker lives")
 
 
 def reboots(cloud: Cloud) -> int:

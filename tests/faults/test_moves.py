@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
-from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains
+from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, kills_at
 
 NAME = "nomad"
 STEPS = (
@@ -28,9 +27,7 @@ WITHOUT_EFFECT = {
     "ensure_compose_file", "ensure_folder",
 }  # fmt: skip
 """Steps that only look, or find on a way back what the way there has left."""
-KILLS = [(step, "before" if step in WITHOUT_EFFECT else "effect") for step in STEPS]
-if FULL:
-    KILLS += [(step, phase) for step in STEPS if step not in WITHOUT_EFFECT for phase in ("before", "after")]
+KILLS = kills_at(STEPS, WITHOUT_EFFECT)
 
 
 @dataclass
@@ -60,12 +57,9 @@ class Two:
         at = Cloud(self.cloud.system, self.servers[server_id], self.cloud.postgres, self.cloud.redis, "", server_id)
         return [line for line in at.containers() if f"alfa-{NAME}-" in line]
 
-    async def ask(self, server_id: str, path: str = "/") -> int:
+    async def ask(self, server_id: str) -> int:
         """What a visitor of a server gets."""
-        server = self.servers[server_id]
-        async with httpx.AsyncClient(trust_env=False) as http:
-            url = f"http://{server.host}:{server.layout.http_port}{path}"
-            return (await http.get(url, headers={"Host": self.domain})).status_code
+        return (await self.cloud.visit(self.domain, server=self.servers[server_id])).status_code
 
     async def start(self) -> str:
         """The id of the operation that moves the client to the other server."""
@@ -116,8 +110,19 @@ def calm(cloud: Cloud, two: Two) -> Iterator[None]:
         server.clear_faults()
 
 
-@pytest.mark.parametrize("chain", chains(KILLS), ids=chain_id)
+async def test_workers_killed_where_nothing_is_yet(two: Two) -> None:
+    """The first of the module: the target never had the client."""
+    steps = ("ensure_folder", "ensure_database", "ensure_cloud_settings", "ensure_compose_file")
+    await outlived(two, tuple((step, "effect") for step in steps))
+
+
+@pytest.mark.parametrize("chain", chains(KILLS, every=2), ids=chain_id)
 async def test_a_worker_killed_in_a_step_is_replaced(two: Two, chain: tuple[Kill, ...]) -> None:
+    await outlived(two, chain)
+
+
+async def outlived(two: Two, chain: tuple[Kill, ...]) -> None:
+    """A move in which these workers die gets there."""
     target = two.there
     operation_id = await two.start()
     await two.cloud.kill_workers("move_client", chain)

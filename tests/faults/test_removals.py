@@ -9,10 +9,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains
+from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, kills_at
 from tests.system import free_port
 
 NAME = "keeper"
@@ -40,14 +39,13 @@ RESTORE = (
     "fetch_backup", "replace_data", "ensure_container", "wait_healthy", "migrate", "ensure_virtual_host",
     "wait_answering",
 )  # fmt: skip
-MAY_FIND_ALL_WELL = re.compile("check|drop|fetch|wait|image|cloud_settings|compose_file|certificates|remove_container")
+LOOKS = re.compile("check|drop|fetch|wait|image|cloud_settings|compose_file|certificates|remove_container")
 """Steps whose first look may find all well: then they have no effect of their own."""
 
 
 def deaths(steps: Sequence[str]) -> list[tuple[Kill, ...]]:
     """Of workers, in operations with these steps."""
-    kills = [(step, "before" if MAY_FIND_ALL_WELL.search(step) else "effect") for step in steps]
-    return chains(kills)
+    return chains(kills_at(steps, {step for step in steps if LOOKS.search(step)}), every=2)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +58,7 @@ async def client_id(cloud: Cloud) -> str:
     file(cloud).parent.mkdir()
     file(cloud).write_text(TEXT)
     domain = (await cloud.system.client(client_id))["domain"]
-    assert await visit(cloud, domain, "/samples", json={"name": TEXT}) == 201
+    assert (await cloud.visit(domain, "/samples", json={"name": TEXT})).status_code == 201
     return client_id
 
 
@@ -76,15 +74,6 @@ def calm(cloud: Cloud, client_id: str) -> Iterator[None]:
 def file(cloud: Cloud) -> Path:
     """The client's file."""
     return Path(cloud.practice.layout.root) / "clients" / NAME / "storage" / "a" / "file.txt"
-
-
-async def visit(cloud: Cloud, domain: str, path: str = "/", **options: Any) -> int:
-    """What a visitor gets."""
-    address = f"http://{cloud.practice.host}:{cloud.practice.layout.http_port}{path}"
-    async with httpx.AsyncClient(trust_env=False) as http:
-        return (
-            await http.request("POST" if options else "GET", address, headers={"Host": domain}, **options)
-        ).status_code
 
 
 def names(cloud: Cloud, client_id: str) -> list[str]:
@@ -111,7 +100,7 @@ async def assert_alive(cloud: Cloud, client_id: str, operation_id: str, ended: A
     await cloud.assert_sound(operation_id, ended)
     client = await cloud.system.client(client_id)
     assert (client["status"], client["available"], client["maintenance"]) == ("active", True, False)
-    assert await visit(cloud, client["domain"]) == 200
+    assert (await cloud.visit(client["domain"])).status_code == 200
     assert len([line for line in cloud.containers() if f"alfa-{NAME}-" in line]) == 1
     assert (file(cloud).read_text(), names(cloud, client_id)) == (TEXT, [TEXT])
     assert unfinished(cloud) == []

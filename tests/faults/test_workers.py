@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, gone
+from tests.fixtures.cloud import Cloud, Kill, chain_id, chains, gone, kills_at
 
 STEPS = (
     "check_place",
@@ -25,14 +25,7 @@ STEPS = (
 )
 WITHOUT_EFFECT = {"check_place", "wait_healthy", "wait_answering"}
 """Steps whose first look may find all well: then they have no effect of their own."""
-KILLS = [(step, "before" if step in WITHOUT_EFFECT else "effect") for step in STEPS]
-if FULL:
-    KILLS = [
-        (step, phase)
-        for step in STEPS
-        for phase in ("before", "effect", "after")
-        if phase != "effect" or step not in WITHOUT_EFFECT
-    ]
+KILLS = kills_at(STEPS, WITHOUT_EFFECT)
 
 
 @pytest.fixture(autouse=True)

@@ -56,8 +56,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.lab)
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=f"the lab was left out: {reason}"))
-        elif item.get_closest_marker("full") and wanted != "full":
-            item.add_marker(pytest.mark.skip(reason="part of the whole lab suite: make lab"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from tests.lab.hosts import LabHost
 
 NUMBERS = count(1)
 HEALTH_DEADLINE_S = 15
-VISITORS = 4
-PAUSE_S = 0.03
+VISITORS = 2
+PAUSE_S = 0.05
 OLD, NEW, BAD, BROKEN = "1.0.0-master", "1.1.0-dev", "8.8.8-badmigrate", "9.9.9-broken"
 
 
