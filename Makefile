@@ -4,7 +4,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 # Each process has stores, practice servers and lab hosts of its own; the longest modules begin first.
-PARALLEL ?= --numprocesses=4 --no-loadscope-reorder
+PARALLEL ?= --numprocesses=3 --no-loadscope-reorder
 
 .PHONY: run test faults check lab bench docs openapi lock format
 
@@ -17,7 +17,7 @@ test: $(VENV)/.dev  ## the fast suite, and the small lab suite where root and a 
 lab: $(VENV)/.dev  ## the lab suite alone, and required: real hosts
 	ALFA_LAB=full $(BIN)/python -m pytest $(PARALLEL) tests/lab
 
-faults: $(VENV)/.dev  ## deaths of workers before, in and after every step, each in an operation of its own
+faults: $(VENV)/.dev  ## dead workers, failing commands and cut connections at every step
 	ALFA_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) tests/faults tests/commands
 
 check: $(VENV)/.dev  ## all that CI runs

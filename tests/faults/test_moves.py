@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
-from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, kills_at
+from tests.fixtures.cloud import FULL, Cloud, Kill, Stroke, chain_id, chains, kills_at, strokes
 
 NAME = "nomad"
 STEPS = (
@@ -129,6 +129,34 @@ async def outlived(two: Two, chain: tuple[Kill, ...]) -> None:
     two.cloud.start_worker()
     ended = await two.cloud.system.ended(operation_id, expect="ok", within_s=90)
     assert ended["attempt"] == len(chain) + 1
+    await two.assert_sound(operation_id, ended, at=target)
+
+
+STROKES = strokes(STEPS)
+SAMPLE = Stroke("copy_files", "kill_connection", "during", 1)
+
+
+@pytest.mark.parametrize(
+    "stroke", [one if one == SAMPLE else pytest.param(one, marks=pytest.mark.full) for one in STROKES], ids=str
+)
+async def test_a_command_goes_wrong(two: Two, stroke: Stroke) -> None:
+    """On either server, at the same step: the client is on one of them, and on the other when it is asked for again."""
+    source, target = two.here, two.there
+    operation_id = await two.start()
+    other = next(server for server in two.servers.values() if server is not two.cloud.practice)
+    await two.cloud.strike(stroke, "move_client", other)
+    ended = await two.cloud.system.ended(operation_id, within_s=90)
+    for server in two.servers.values():
+        server.clear_faults()
+    if ended["completed"] == "error":
+        assert ended["error"]["message"]
+        if two.here == source:
+            await asyncio.sleep(1.2)
+            await two.assert_sound(operation_id, ended, at=source)
+        two.cloud.calm_down()
+        again = await two.cloud.system.call("POST", f"/operations/{operation_id}/retry", status=202)
+        operation_id = again["data"]["id"]
+        ended = await two.cloud.system.ended(operation_id, expect="ok", within_s=90)
     await two.assert_sound(operation_id, ended, at=target)
 
 

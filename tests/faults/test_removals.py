@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.cloud import FULL, Cloud, Kill, chain_id, chains, kills_at
+from tests.fixtures.cloud import FULL, Cloud, Kill, Stroke, chain_id, chains, kills_at, strokes
 from tests.system import free_port
 
 NAME = "keeper"
@@ -92,7 +92,8 @@ def unfinished(cloud: Cloud) -> list[str]:
 
 async def backups(cloud: Cloud, client_id: str) -> list[str]:
     """The ids of the client's back-ups, the newest first."""
-    return [one["id"] for one in (await cloud.system.call("GET", f"/clients/{client_id}/backups", status=200))["data"]]
+    found = await cloud.system.call("GET", f"/clients/{client_id}/backups?page[size]=100", status=200)
+    return [one["id"] for one in found["data"]]
 
 
 async def assert_alive(cloud: Cloud, client_id: str, operation_id: str, ended: Any) -> None:
@@ -163,6 +164,83 @@ async def test_workers_killed_in_a_deletion_and_in_the_way_back(
     await assert_alive(cloud, client_id, operation_id, ended)
 
 
+def at_every_step(steps: Sequence[str]) -> pytest.MarkDecorator:
+    """One command of a step goes wrong; for each of them a test of its own, all but one of them in `make faults`."""
+    whole = strokes(steps)
+    sample = whole[len(whole) // 2]
+    marked = [one if one == sample else pytest.param(one, marks=pytest.mark.full) for one in whole]
+    return pytest.mark.parametrize("stroke", marked, ids=str)
+
+
+async def again(cloud: Cloud, path: str, operation_id: str, ended: Any) -> tuple[str, Any]:
+    """An operation that did not succeed says why, and does when it is asked for again."""
+    if ended["completed"] == "ok":
+        return operation_id, ended
+    assert ended["error"]["message"]
+    cloud.calm_down()
+    retried = await ask(cloud, path)
+    return retried, await cloud.system.ended(retried, expect="ok", within_s=90)
+
+
+@at_every_step(BACK_UP)
+async def test_a_command_of_a_backup_goes_wrong(cloud: Cloud, client_id: str, stroke: Stroke) -> None:
+    before = await backups(cloud, client_id)
+    path = f"/clients/{client_id}/backups"
+    operation_id = await ask(cloud, path)
+    await cloud.strike(stroke, "back_up_client")
+    ended = await cloud.system.ended(operation_id, within_s=90)
+    await assert_alive(cloud, client_id, operation_id, ended)
+    operation_id, ended = await again(cloud, path, operation_id, ended)
+    await assert_alive(cloud, client_id, operation_id, ended)
+    assert (await backups(cloud, client_id))[1:] == before
+
+
+@at_every_step(RESTORE_BACKUP)
+async def test_a_command_of_a_restore_goes_wrong(cloud: Cloud, client_id: str, stroke: Stroke) -> None:
+    backup_id = await a_backup(cloud, client_id)
+    path = f"/clients/{client_id}/backups/{backup_id}/restore"
+    operation_id = await ask(cloud, path)
+    await cloud.strike(stroke, "restore_backup")
+    ended = await cloud.system.ended(operation_id, within_s=90)
+    await assert_alive(cloud, client_id, operation_id, ended)
+    operation_id, ended = await again(cloud, path, operation_id, ended)
+    await assert_alive(cloud, client_id, operation_id, ended)
+
+
+@at_every_step(DELETE)
+async def test_a_command_of_a_deletion_goes_wrong(cloud: Cloud, client_id: str, stroke: Stroke) -> None:
+    operation_id = await ask(cloud, f"/clients/{client_id}", "DELETE")
+    await cloud.strike(stroke, "delete_client")
+    ended = await cloud.system.ended(operation_id, within_s=90)
+    if ended["completed"] == "error":
+        assert ended["error"]["message"]
+        if (await cloud.system.client(client_id))["status"] != "deleting":
+            await assert_alive(cloud, client_id, operation_id, ended)
+        cloud.calm_down()
+        await cloud.system.ended(await ask(cloud, f"/clients/{client_id}", "DELETE"), expect="ok")
+    assert (await cloud.system.client(client_id))["status"] == "archived"
+    assert cloud.residue(NAME, client_id) == []
+    operation_id = await ask(cloud, f"/clients/{client_id}/restore")
+    ended = await cloud.system.ended(operation_id, expect="ok")
+    await assert_alive(cloud, client_id, operation_id, ended)
+
+
+@at_every_step(RESTORE)
+async def test_a_command_of_the_way_back_goes_wrong(cloud: Cloud, client_id: str, stroke: Stroke) -> None:
+    worker = cloud.start_worker()
+    await cloud.system.ended(await ask(cloud, f"/clients/{client_id}", "DELETE"), expect="ok")
+    cloud.system.end(worker)
+    path = f"/clients/{client_id}/restore"
+    operation_id = await ask(cloud, path)
+    await cloud.strike(stroke, "restore_client")
+    ended = await cloud.system.ended(operation_id, within_s=90)
+    if ended["completed"] == "error":
+        assert (await cloud.system.client(client_id))["status"] == "archived"
+        assert cloud.residue(NAME, client_id) == []
+    operation_id, ended = await again(cloud, path, operation_id, ended)
+    await assert_alive(cloud, client_id, operation_id, ended)
+
+
 FAULTS = [
     # path, what is struck
     ("backups", "pg_dump"),
@@ -186,7 +264,7 @@ MEETINGS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 3])
+@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 4])
 async def test_what_fails_before_anything_is_removed_is_taken_back(
     cloud: Cloud, client_id: str, path: str, pattern: str, action: str
 ) -> None:
@@ -221,7 +299,7 @@ UNFINISHED = [
 """What strikes the server away, or the client's removal half-way."""
 
 
-@pytest.mark.parametrize(("pattern", "action"), UNFINISHED[:: 1 if FULL else 2])
+@pytest.mark.parametrize(("pattern", "action"), UNFINISHED[:: 1 if FULL else 3])
 async def test_a_client_that_is_not_gone_is_deleting_until_it_is(
     cloud: Cloud, client_id: str, pattern: str, action: str
 ) -> None:

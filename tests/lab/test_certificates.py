@@ -137,6 +137,7 @@ async def test_a_name_that_points_elsewhere_is_served_over_http_until_it_is_righ
     await assert_secure(pebble, domain, "Found")
 
 
+@pytest.mark.full
 async def test_an_authority_that_does_not_answer_keeps_no_client_from_life(lab: Lab, pebble: Pebble) -> None:
     pebble.stop()
     try:

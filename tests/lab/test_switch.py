@@ -150,6 +150,7 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]

@@ -27,6 +27,11 @@ async def test_fail_does_nothing_and_only_as_often_as_told(shell: Shell, calm_pr
     await shell.ok("docker network rm faulty")
 
 
+async def test_what_is_skipped_goes_well(shell: Shell, calm_practice: PracticeServer) -> None:
+    calm_practice.fault("sha256sum", "fail", exit_status=8, times=2, skip=1)
+    assert [(await shell.run(REAL)).status for _ in range(4)] == [0, 8, 8, 0]
+
+
 async def test_fail_afterwards_has_done_the_work(shell: Shell, calm_practice: PracticeServer) -> None:
     calm_practice.fault("network create|sha256sum", "fail", phase=Phase.AFTER, exit_status=7)
     assert (await shell.run(STAND_IN)).status == 7

@@ -141,6 +141,7 @@ class PracticeServer:
         seconds: float | None = None,
         lines: int = 1_000_000,
         times: int | None = None,
+        skip: int = 0,
     ) -> Fault:
         """From now on commands whose arguments match a regular expression go wrong; see `Action` and `Phase`.
 
@@ -148,8 +149,10 @@ class PracticeServer:
             seconds: of `hang` and `slow`; None is for ever.
             lines: of `flood` and `garbage`.
             times: how often; None is always.
+            skip: how many commands that match are spared first.
         """
-        fault = Fault(uuid.uuid4().hex, match, Action(action), Phase(phase), exit_status, stderr, seconds, lines, times)
+        told = (Action(action), Phase(phase), exit_status, stderr, seconds, lines, times, skip)
+        fault = Fault(uuid.uuid4().hex, match, *told)
         faults.save(self.folder.faults, [*faults.load(self.folder.faults), fault])
         return fault
 

@@ -59,6 +59,7 @@ class Fault:
     Args:
         match: a regular expression, searched in the arguments joined by spaces.
         times: how often; None is always.
+        skip: how many commands that match are spared first.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Fault:
     seconds: float | None = None
     lines: int = 1_000_000
     times: int | None = None
+    skip: int = 0
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> Fault:
@@ -91,16 +93,16 @@ def save(path: Path, faults: Iterable[Fault]) -> None:
 
 
 class FaultBook:
-    """The faults of a running practice server, and how often each one struck, over its reboots too."""
+    """The faults of a running practice server, and how often each one was met, over its reboots too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.counts = path.with_name("faults-struck.json")
-        self.struck: dict[str, int] = json.loads(self.counts.read_text()) if self.counts.exists() else {}
+        self.counts = path.with_name("faults-met.json")
+        self.met: dict[str, int] = json.loads(self.counts.read_text()) if self.counts.exists() else {}
         self.lock = threading.Lock()
 
     def take(self, line: str, inner: Sequence[str] = ()) -> Fault | None:
-        """The first fault that is due for a command line; it counts as struck.
+        """The first fault that is due for a command line.
 
         Args:
             inner: the lines of stand-ins that this one will call: a fault that fits one of them waits for it.
@@ -108,12 +110,13 @@ class FaultBook:
         with self.lock:
             for fault in load(self.path):
                 pattern = re.compile(fault.match, re.DOTALL)
-                struck = self.struck.get(fault.id, 0)
-                due = fault.times is None or struck < fault.times
+                met = self.met.get(fault.id, 0)
+                due = fault.times is None or met < fault.skip + fault.times
                 if due and pattern.search(line) and not any(map(pattern.search, inner)):
-                    self.struck[fault.id] = struck + 1
-                    write_aside(self.counts, json.dumps(self.struck))
-                    return fault
+                    self.met[fault.id] = met + 1
+                    write_aside(self.counts, json.dumps(self.met))
+                    if met >= fault.skip:
+                        return fault
         return None
 
 
