@@ -103,6 +103,22 @@ async def told(lines: Lines) -> None:
             await asyncio.sleep(0)
 
 
+async def test_what_a_source_printed_well_and_was_lost_on_the_way_is_missed(ends: Ends, tmp_path: Path) -> None:
+    """It has ended with status 0, and its last bytes wait for the target when its connection goes."""
+    produce = sh('head -c 27000000 /dev/zero; touch "$1"', str(tmp_path / "done"))
+    consume = sh('while [ ! -e "$1" ]; do sleep 0.05; done; cat >"$2"', str(tmp_path / "go"), str(tmp_path / "file"))
+    moving = asyncio.create_task(relay(ends.source, produce, ends.target, consume))
+    async with asyncio.timeout(20):
+        while not (tmp_path / "done").exists():
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+    await ends.pools[0].close()
+    (tmp_path / "go").touch()
+    async with asyncio.timeout(20):
+        with pytest.raises(ConnectionLostError):
+            await moving
+
+
 async def test_a_slow_reader_holds_the_source_back(ends: Ends, tmp_path: Path) -> None:
     """What the source could give away is bounded by the windows, not by what it has."""
     count = tmp_path / "count"

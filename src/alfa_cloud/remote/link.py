@@ -48,12 +48,21 @@ class RemoteProcess(asyncssh.SSHClientProcess[bytes]):
     """A program on a server.
 
     Args:
+        stands: whether its connection stands.
         exited: set when the server has reported its end, while output may still be on its way.
+        whole: whether its channel ended with all of its output delivered; after `exited` the connection may have ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stands: Callable[[], bool]) -> None:
         super().__init__()
         self.exited = asyncio.Event()
+        self.whole = False
+        self._stands = stands
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Its channel is closed: by the server, or with its connection, which drops what was not yet taken."""
+        self.whole = exc is None and self._stands()
+        super().connection_lost(exc)
 
     def exit_status_received(self, status: int) -> None:
         """The program ended by itself."""
@@ -141,7 +150,7 @@ class Link:
         made: list[RemoteProcess] = []
 
         def factory() -> RemoteProcess:
-            made.append(RemoteProcess())
+            made.append(RemoteProcess(lambda: self.alive))
             return made[0]
 
         try:

@@ -143,7 +143,7 @@ class _Transfer:
     async def _end_input(self) -> None:
         """The second program is told the end only where it is one: what was cut short must not look whole."""
         await self._reader.wait_closed()
-        if self._reader.exit_status == 0:
+        if self._reader.exit_status == 0 and self._reader.whole:
             self._writer.stdin.write_eof()
         else:
             self.cut = not self._writer.exited.is_set()

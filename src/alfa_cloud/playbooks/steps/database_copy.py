@@ -87,8 +87,9 @@ class CopyDatabase(Step):
 
     async def apply(self, host: Host) -> None:
         there = self.target.host
-        await check_tenant(there, self.target_spec)
+        # First: what a lost connection left may be emptying the database, and nobody can log in for a moment.
         await there.run(dump_stream.stop(self.target_spec))
+        await check_tenant(there, self.target_spec)
         began = time.monotonic()
         moved_bytes = await self._relay(host)
         took_s = time.monotonic() - began
