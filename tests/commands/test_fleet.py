@@ -169,7 +169,6 @@ async def test_another_image_for_all_and_everything_written_anew(cloud: Cloud, c
     assert cloud.count("up") == before + 1
 
 
-@pytest.mark.full
 async def test_a_restart_of_all_that_is_killed_at_the_end_of_a_client_repeats_nothing(
     cloud: Cloud, client_ids: list[str]
 ) -> None:

@@ -233,7 +233,7 @@ async def test_a_failed_migration(cloud: Cloud, client_id: str, path: str) -> No
 
 def deaths(steps: Sequence[str]) -> pytest.MarkDecorator:
     """Each of these tests is for an operation in which workers die, four of them or fewer."""
-    return pytest.mark.parametrize("chain", chains(kills_at(steps, LOOKING), every=2), ids=chain_id)
+    return pytest.mark.parametrize("chain", chains(kills_at(steps, LOOKING)), ids=chain_id)
 
 
 async def killed(cloud: Cloud, client_id: str, kind: str, chain: tuple[Kill, ...], path: str) -> tuple[Any, Process]:

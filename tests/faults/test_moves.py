@@ -116,7 +116,7 @@ async def test_workers_killed_where_nothing_is_yet(two: Two) -> None:
     await outlived(two, tuple((step, "effect") for step in steps))
 
 
-@pytest.mark.parametrize("chain", chains(KILLS, every=2), ids=chain_id)
+@pytest.mark.parametrize("chain", chains(KILLS), ids=chain_id)
 async def test_a_worker_killed_in_a_step_is_replaced(two: Two, chain: tuple[Kill, ...]) -> None:
     await outlived(two, chain)
 

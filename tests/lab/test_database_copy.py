@@ -148,7 +148,6 @@ async def test_a_copy_that_was_cut_is_begun_again(pair: Pair, end: str) -> None:
     assert pair.is_clean()
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("pair", ON_POSTGRESQL, indirect=True)
 async def test_a_copy_that_a_dead_worker_left_does_not_mix_with_the_next(pair: Pair) -> None:
     await pair.fill_up()

@@ -59,10 +59,10 @@ def move(host: LabHost, name: str, *, away: bool) -> None:
     assert host.exec(["mv", here, there] if away else ["mv", there, here]).returncode == 0
 
 
-@pytest.mark.full
-async def test_one_broken_client_is_alone_in_that(lab: Lab) -> None:
-    prefix = "fleet"
-    names = await born(lab, prefix, 10)
+@pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.full)])
+async def test_one_broken_client_is_alone_in_that(lab: Lab, count: int) -> None:
+    prefix = f"fleet{count}"
+    names = await born(lab, prefix, count)
     all_names = [name for found in names.values() for name in found]
     engine = list(names)[-1]
     broken, host = names[engine][0], lab.hosts[engine]

@@ -67,7 +67,6 @@ def replace_workers(system: System, **environment: str) -> None:
         system.start_worker()
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_server_is_rebooted_and_its_clients_are_back(lab: Lab, engine: str) -> None:
     system, host, server_id = lab.system, lab.hosts[engine], lab.servers[engine]
@@ -99,7 +98,6 @@ async def deadline_of(system: System, seconds: int) -> AsyncIterator[None]:
         replace_workers(system, ALFA_REBOOT_DEADLINE_S="600")
 
 
-@pytest.mark.full
 async def test_a_server_that_never_returns(lab: Lab) -> None:
     system, host, server_id = lab.system, lab.hosts["postgresql"], lab.servers["postgresql"]
     load = await fresh_load(system, server_id)

@@ -19,8 +19,8 @@ from tests.lab.hosts import LabHost
 
 NUMBERS = count(1)
 HEALTH_DEADLINE_S = 15
-VISITORS = 2
-PAUSE_S = 0.05
+VISITORS = 4
+PAUSE_S = 0.03
 OLD, NEW, BAD, BROKEN = "1.0.0-master", "1.1.0-dev", "8.8.8-badmigrate", "9.9.9-broken"
 
 
@@ -150,7 +150,6 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
