@@ -143,8 +143,9 @@ class Control:
         name = self.machine.recorder.begin(
             "stand_in", call.program, (call.program, *call.argv), call.line, call.session
         )
-        inner = faults.inner_lines(call.argv, PROGRAMS.keys()) if call.program in WRAPPERS else []
-        fault = self.machine.faults.take(call.line, inner)
+        fault = self.machine.faults.take(
+            call.line, lambda: faults.inner_lines(call.argv, PROGRAMS.keys()) if call.program in WRAPPERS else ()
+        )
         status: int | None = None
         try:
             status = self._work(call, fault)

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import threading
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -101,18 +101,23 @@ class FaultBook:
         self.met: dict[str, int] = json.loads(self.counts.read_text()) if self.counts.exists() else {}
         self.lock = threading.Lock()
 
-    def take(self, line: str, inner: Sequence[str] = ()) -> Fault | None:
+    def told(self) -> bool:
+        """Whether anything is to go wrong."""
+        return bool(load(self.path))
+
+    def take(self, line: str, inner: Callable[[], Sequence[str]]) -> Fault | None:
         """The first fault that is due for a command line.
 
         Args:
             inner: the lines of stand-ins that this one will call: a fault that fits one of them waits for it.
         """
         with self.lock:
-            for fault in load(self.path):
+            within = inner() if (told := load(self.path)) else ()
+            for fault in told:
                 pattern = re.compile(fault.match, re.DOTALL)
                 met = self.met.get(fault.id, 0)
                 due = fault.times is None or met < fault.skip + fault.times
-                if due and pattern.search(line) and not any(map(pattern.search, inner)):
+                if due and pattern.search(line) and not any(map(pattern.search, within)):
                     self.met[fault.id] = met + 1
                     write_aside(self.counts, json.dumps(self.met))
                     if met >= fault.skip:

@@ -96,8 +96,12 @@ def sudo(machine: Machine, call: Call) -> int:
         call.err("usage: sudo [-n] [-u user] command\n")
         return 1
     user = given.get("-u", "--user", default="root")
-    who = (f"SUDO_USER={USERNAME}", f"SUDO_UID={os.getuid()}", f"SUDO_GID={os.getgid()}")
-    return call.become("sudo", ["env", f"{USER}={user}", *who, *assignments, *words])
+    return call.become("sudo", ["env", *sudo_variables(user), *assignments, *words])
+
+
+def sudo_variables(user: str) -> tuple[str, ...]:
+    """What sudo tells a program of who called it; and whom it became, which only stand-ins look at."""
+    return (f"{USER}={user}", f"SUDO_USER={USERNAME}", f"SUDO_UID={os.getuid()}", f"SUDO_GID={os.getgid()}")
 
 
 def runuser(machine: Machine, call: Call) -> int:
