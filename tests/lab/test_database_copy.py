@@ -18,7 +18,7 @@ from alfa_cloud.playbooks.steps.database_copy import CheckDatabaseSpace, CopyDat
 from alfa_cloud.remote import dump, dump_stream, mariadb, postgresql
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.specs import DatabaseEngine
-from tests.lab.conftest import ON_MARIADB, ON_POSTGRESQL
+from tests.lab.conftest import ON_MARIADB
 from tests.lab.hosts import LabHost
 from tests.lab.test_dump import MARIADB_DEFINERS, MARIADB_LOOK, POSTGRESQL_LOOK, Site, a_site, fill, spec_for
 from tests.playbooks.conftest import carry_out
@@ -130,8 +130,8 @@ async def test_what_a_client_put_in_arrives_and_nothing_of_it_runs(pair: Pair) -
         assert site.exec("ls /tmp/C 2>/dev/null || true") == ""
 
 
-@pytest.mark.parametrize("pair", ON_POSTGRESQL, indirect=True)
-@pytest.mark.parametrize("end", ["here", pytest.param("there", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("end", ["here", "there"])
 async def test_a_copy_that_was_cut_is_begun_again(pair: Pair, end: str) -> None:
     await pair.fill_up()
     site: Site = getattr(pair, end)
@@ -148,7 +148,7 @@ async def test_a_copy_that_was_cut_is_begun_again(pair: Pair, end: str) -> None:
     assert pair.is_clean()
 
 
-@pytest.mark.parametrize("pair", ON_POSTGRESQL, indirect=True)
+@pytest.mark.full
 async def test_a_copy_that_a_dead_worker_left_does_not_mix_with_the_next(pair: Pair) -> None:
     await pair.fill_up()
     produce = dump_stream.produce(pair.here.spec).argv
@@ -204,7 +204,7 @@ async def test_a_dump_that_is_cut_and_says_nothing_is_noticed(pair: Pair) -> Non
     assert pair.is_clean()
 
 
-@pytest.mark.parametrize("pair", ON_POSTGRESQL, indirect=True)
+@pytest.mark.full
 async def test_a_load_that_fails_names_its_reason_and_is_tried_again(pair: Pair) -> None:
     program = "mariadb" if pair.there.is_mariadb else "pg_restore"
     loads = "--binary-mode" if pair.there.is_mariadb else "--exit-on-error"
@@ -246,7 +246,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("pair", ON_POSTGRESQL, indirect=True)
+@pytest.mark.full
 async def test_every_difference_is_noticed(pair: Pair) -> None:
     await pair.here.ask(
         "CREATE TABLE pairs (a text, b text); INSERT INTO pairs VALUES ('x', 'y'); CREATE TABLE less (id int);"

@@ -98,6 +98,7 @@ async def deadline_of(system: System, seconds: int) -> AsyncIterator[None]:
         replace_workers(system, ALFA_REBOOT_DEADLINE_S="600")
 
 
+@pytest.mark.full
 async def test_a_server_that_never_returns(lab: Lab) -> None:
     system, host, server_id = lab.system, lab.hosts["postgresql"], lab.servers["postgresql"]
     load = await fresh_load(system, server_id)
