@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -176,20 +177,46 @@ async def test_more_sessions_than_the_server_allows(practice: Practice) -> None:
     assert [result.text for result in results] == ["x\n"] * 16
 
 
+class Held(Lines):
+    """A journal that takes nothing until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+
+    async def lines(self, *args: object, **more: object) -> None:
+        await self.released.wait()
+        await super().lines(*args, **more)  # type: ignore[arg-type]
+
+
+async def test_what_was_printed_well_arrives_or_is_missed(practice: Practice, tmp_path: Path) -> None:
+    """The command has ended with status 0, and its last lines wait for the journal when the connection goes.
+
+    OpenSSH's server had not sent all of them by then.
+    """
+    sink, ended = Held(), tmp_path / "ended"
+    running = asyncio.create_task(practice.host(sink).run(sh(f"yes | head -c 2150000; touch {ended}")))
+    async with asyncio.timeout(20):
+        while not ended.exists():
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+    await practice.server.cut()
+    await asyncio.sleep(0.5)
+    sink.released.set()
+    try:
+        await asyncio.wait_for(running, 20)
+    except ConnectionLostError:
+        return
+    assert len(sink.taken) == 1_075_000
+
+
 async def test_a_slow_sink_slows_the_command(practice: Practice) -> None:
-    gate = asyncio.Event()
-
-    class Slow(Lines):
-        async def lines(self, *args: object, **more: object) -> None:
-            await gate.wait()
-            await super().lines(*args, **more)  # type: ignore[arg-type]
-
-    sink = Slow()
+    sink = Held()
     running = asyncio.create_task(practice.host(sink).run(sh("yes | head -c 10000000; echo over")))
     await asyncio.sleep(0.5)
     assert not running.done()
     assert (await practice.host().run(sh("echo beside"))).text == "beside\n"
-    gate.set()
+    sink.released.set()
     await running
     assert len(sink.taken) == 5_000_001
 

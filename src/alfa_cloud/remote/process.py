@@ -37,19 +37,19 @@ async def execute(pool: SshPool, address: Address, command: Command, on_stdout: 
 
     Raises:
         AddressRefusedError, HostUnreachableError, HostKeyChangedError, LoginRefusedError: it was not started.
-        ConnectionLostError: there is no exit status: what happened is unknown.
+        ConnectionLostError: there is no exit status, or output was lost: what happened is unknown.
     """
     async with pool.process(address, command.to_shell()) as process:
         conversation = _Conversation(process)
         try:
             async with asyncio.timeout(command.timeout_s + DEADLINE_SLACK_S):
-                await conversation.hold(command.stdin, on_stdout, on_stderr)
+                whole = await conversation.hold(command.stdin, on_stdout, on_stderr)
         except TimeoutError as error:
             raise ConnectionLostError(f"The server did not report the end of {command.argv[0]} in time.") from error
     status = process.exit_status
     if process.exit_signal is not None:
         return 128 + getattr(signal, f"SIG{process.exit_signal[0]}", 0)
-    if status is None:
+    if status is None or not whole:
         raise ConnectionLostError(f"The connection ended while {command.argv[0]} was running.")
     return status
 
@@ -62,8 +62,8 @@ class _Conversation:
         self._received = 0
         self._waiting = 0
 
-    async def hold(self, stdin: bytes, on_stdout: Consumer, on_stderr: Consumer) -> None:
-        """Both streams are at their end, and the exit status is there if ever."""
+    async def hold(self, stdin: bytes, on_stdout: Consumer, on_stderr: Consumer) -> bool:
+        """Both streams are at their end, and the exit status is there if ever; whether all that was printed arrived."""
         pumps = [
             asyncio.create_task(self._pump(self._process.stdout, on_stdout)),
             asyncio.create_task(self._pump(self._process.stderr, on_stderr)),
@@ -75,6 +75,8 @@ class _Conversation:
             await asyncio.wait({ended, silent}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 ended.result()
+                return self._process.whole
+            return True
         finally:
             for task in tasks:
                 task.cancel()
