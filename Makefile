@@ -4,7 +4,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 # Each process has stores, practice servers and lab hosts of its own; the longest modules begin first.
-PARALLEL ?= --numprocesses=4 --no-loadscope-reorder
+PARALLEL ?= --numprocesses=3 --no-loadscope-reorder
 
 .PHONY: run test faults check lab bench docs openapi lock format
 

@@ -25,7 +25,7 @@ from tests.playbooks.conftest import carry_out
 from tests.playbooks.specs import PASSWORD
 
 FULL = os.environ.get("ALFA_LAB") == "full"
-ROWS = 1_000_000 if FULL else 100_000
+ROWS = 1_000_000 if FULL else 30_000
 WORDS = 30 if FULL else 14
 """Each 32 bytes, in every row."""
 

@@ -33,7 +33,7 @@ class Data:
     file_bytes: int
 
 
-SMALL = Data(100_000, 12, 2_000, 12_000)
+SMALL = Data(30_000, 12, 2_000, 12_000)
 MUCH = Data(1_000_000, 28, 20_000, 50_000) if FULL else SMALL
 KILLED = ("copy_files", "stop_client", "copy_database", "commit", "forward") if FULL else ("copy_database",)
 """Steps of a move in which the worker dies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +21,8 @@ from tests.lab.hosts import LabHost
 NUMBERS = count(1)
 HEALTH_DEADLINE_S = 15
 VISITORS = 4
-PAUSE_S = 0.03
+PAUSE_S = 0.03 if os.environ.get("ALFA_LAB") == "full" else 0.3
+"""Without a pause to speak of they take up the whole machine, beside other tests."""
 OLD, NEW, BAD, BROKEN = "1.0.0-master", "1.1.0-dev", "8.8.8-badmigrate", "9.9.9-broken"
 
 
@@ -144,7 +146,7 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
         back = await run(lab, f"/clients/{client_id}/switch/master")
     print(f"{engine}: {ended['seconds']:.1f} s, again {again['seconds']:.1f} s, back {back['seconds']:.1f} s")
     assert visitors.failed == 0
-    assert sum(visitors.answers.values()) > 100
+    assert sum(visitors.answers.values()) > 30
     client = await lab.system.client(client_id)
     assert (client["version"], client["image"], client["migration_pending"]) == (OLD, "master", True)
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
