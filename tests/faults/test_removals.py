@@ -261,7 +261,7 @@ MEETINGS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 3])
+@pytest.mark.parametrize(("path", "pattern", "action"), MEETINGS[:: 1 if FULL else 5])
 async def test_what_fails_before_anything_is_removed_is_taken_back(
     cloud: Cloud, client_id: str, path: str, pattern: str, action: str
 ) -> None:
@@ -296,7 +296,7 @@ UNFINISHED = [
 """What strikes the server away, or the client's removal half-way."""
 
 
-@pytest.mark.parametrize(("pattern", "action"), UNFINISHED[:: 1 if FULL else 2])
+@pytest.mark.parametrize(("pattern", "action"), UNFINISHED[:: 1 if FULL else 3])
 async def test_a_client_that_is_not_gone_is_deleting_until_it_is(
     cloud: Cloud, client_id: str, pattern: str, action: str
 ) -> None:

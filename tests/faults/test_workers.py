@@ -40,7 +40,7 @@ def no_worker_left(cloud: Cloud) -> Iterator[None]:
 async def test_a_worker_killed_in_a_step_is_replaced(cloud: Cloud, chain: tuple[Kill, ...]) -> None:
     name = f"kill-{KILLS.index(chain[0])}"
     client_id, operation_id = await cloud.system.create(name, cloud.server_id)
-    await cloud.kill_workers("create_client", chain)
+    await cloud.kill_workers("create_client", chain, wait=True)
     successor = cloud.start_worker()
     ended = await cloud.system.ended(operation_id, expect="ok", within_s=60)
     cloud.system.end(successor)

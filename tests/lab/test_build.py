@@ -108,6 +108,7 @@ async def test_an_exact_tag_is_the_version_and_an_empty_change_is_the_newest(lab
         assert next(one["tag"] for one in result["images"] if one["branch"] == "master") == f"alfa:{tag}-master"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("file", "text", "code"),
     [
@@ -127,6 +128,7 @@ async def test_a_build_that_fails_leaves_nothing(
     assert left(lab.hosts[ENGINE], operation_id) == ""
 
 
+@pytest.mark.full
 async def test_a_cancelled_build_leaves_nothing(lab: Lab, source: LabRepository) -> None:
     source.commit("dev", f"2.3.{time.time_ns()}", Dockerfile=DOCKERFILE.format("echo begun; sleep 300"))
     operation_id = await ask(lab)
@@ -136,6 +138,7 @@ async def test_a_cancelled_build_leaves_nothing(lab: Lab, source: LabRepository)
     assert left(lab.hosts[ENGINE], operation_id) == ""
 
 
+@pytest.mark.full
 async def test_a_killed_worker_is_replaced_and_nothing_is_built_twice(lab: Lab, source: LabRepository) -> None:
     system = lab.system
     tag = f"2.4.{time.time_ns()}"

@@ -123,6 +123,7 @@ async def test_a_renewed_certificate_is_served_without_a_word_from_the_service(l
             pass
 
 
+@pytest.mark.full
 async def test_a_name_that_points_elsewhere_is_served_over_http_until_it_is_right(lab: Lab, pebble: Pebble) -> None:
     domain, elsewhere = "astray.lab.test", f"{pebble.host.address.rpartition('.')[0]}.1"
     pebble.point(domain, elsewhere)
@@ -136,6 +137,7 @@ async def test_a_name_that_points_elsewhere_is_served_over_http_until_it_is_righ
     await assert_secure(pebble, domain, "Found")
 
 
+@pytest.mark.full
 async def test_an_authority_that_does_not_answer_keeps_no_client_from_life(lab: Lab, pebble: Pebble) -> None:
     pebble.stop()
     try:

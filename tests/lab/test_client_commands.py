@@ -45,6 +45,7 @@ async def test_short_commands_and_their_repeats(lab: Lab, engine: str) -> None:
     await assert_login(host, client["domain"], client["owner_login"], PASSWORD)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_maintenance_of_a_whole_server(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
@@ -55,6 +56,7 @@ async def test_maintenance_of_a_whole_server(lab: Lab, engine: str) -> None:
         assert (await get(host, client["domain"])).status_code == status
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_prune_leaves_what_is_needed(lab: Lab, engine: str) -> None:
     """A client runs one of the branch's images, its newest two are kept, and what is left goes."""

@@ -85,6 +85,7 @@ async def assert_isolated(host: LabHost, name: str) -> None:
     assert modes.strip() == "600 root"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_unhealthy_image_leaves_nothing(lab: Lab, engine: str) -> None:
     system = lab.system

@@ -183,6 +183,7 @@ async def test_two_copies_at_once_do_not_mix(pair: Pair) -> None:
     assert "cloud_settings" in pair.tables_there()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pair", ON_MARIADB, indirect=True)
 async def test_a_dump_that_is_cut_and_says_nothing_is_noticed(pair: Pair) -> None:
     program = "mariadb-dump" if pair.here.is_mariadb else "pg_dump"
@@ -219,6 +220,7 @@ async def test_a_load_that_fails_names_its_reason_and_is_tried_again(pair: Pair)
     assert await carry_out(Playbook([copy, pair.verification()]), host) == ["CopyDatabase"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pair", [DatabaseEngine.MARIADB], indirect=True)
 async def test_rows_that_did_not_arrive_are_noticed(pair: Pair) -> None:
     script = r"""

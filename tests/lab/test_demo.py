@@ -68,6 +68,7 @@ async def test_the_demo_data_comes_and_goes(lab: Lab, engine: str) -> None:
         assert (await http.get(f"http://{host.address}/up", headers={"Host": domain})).status_code == 200
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_users_and_the_containers_log_are_looked_at(lab: Lab, engine: str) -> None:
     name = f"looks-{engine}"

@@ -37,6 +37,7 @@ def row_of(ended: Any, name: str) -> Any:
     return next(row for row in ended["result"]["rows"] if row["name"] == name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_deploy_mends_what_was_changed_and_brings_the_newest_build(
     lab: Lab, host: LabHost, engine: str

@@ -318,6 +318,7 @@ async def test_what_a_client_put_in_comes_back_and_nothing_of_it_runs(site: Site
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", ON_MARIADB, indirect=True)
 async def test_a_truncated_dump_is_noticed(site: Site) -> None:
     program = "mariadb-dump" if site.is_mariadb else "pg_dump"
@@ -334,6 +335,7 @@ async def test_a_truncated_dump_is_noticed(site: Site) -> None:
     assert site.exec('ls -A "$1"', dump.folder(site.spec)) == ""
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_a_dump_that_was_changed_touches_nothing(site: Site) -> None:
     before, name = await look(site), await dumped(site)
@@ -348,6 +350,7 @@ async def test_a_dump_that_was_changed_touches_nothing(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_rows_that_did_not_come_back_are_noticed(site: Site) -> None:
     name = await dumped(site)
@@ -362,6 +365,7 @@ async def test_rows_that_did_not_come_back_are_noticed(site: Site) -> None:
     assert caught.value.step_code == "restore_differs"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", [DatabaseEngine.MARIADB], indirect=True)
 async def test_rows_that_are_refused_are_in_no_log(site: Site) -> None:
     before, name = await look(site), await dumped(site)
@@ -376,6 +380,7 @@ async def test_rows_that_are_refused_are_in_no_log(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", ON_MARIADB, indirect=True)
 async def test_a_restore_that_was_killed_is_begun_again(site: Site) -> None:
     await site.ask(MARIADB_BIG if site.is_mariadb else POSTGRESQL_BIG)
@@ -397,6 +402,7 @@ async def test_a_restore_that_was_killed_is_begun_again(site: Site) -> None:
     assert await look(site) == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("site", ON_POSTGRESQL, indirect=True)
 async def test_a_full_disk_leaves_nothing(site: Site) -> None:
     await site.ask(MARIADB_BIG if site.is_mariadb else POSTGRESQL_BIG)

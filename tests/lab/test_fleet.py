@@ -59,6 +59,7 @@ def move(host: LabHost, name: str, *, away: bool) -> None:
     assert host.exec(["mv", here, there] if away else ["mv", there, here]).returncode == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.full)])
 async def test_one_broken_client_is_alone_in_that(lab: Lab, count: int) -> None:
     prefix = f"fleet{count}"

@@ -152,6 +152,7 @@ async def test_a_switch_fails_no_request(lab: Lab, engine: str) -> None:
     assert [line.split()[1] for line in containers(host, client["name"])] == [f"alfa:{OLD}"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]
@@ -214,6 +215,7 @@ def residue(host: LabHost, name: str) -> list[str]:
     return host.exec(["bash", "-c", script]).stdout.decode().split()
 
 
+@pytest.mark.full
 async def test_an_image_comes_from_another_server(lab: Lab) -> None:
     source, target = (lab.hosts[engine] for engine in ENGINES)
     dockerfile = b"FROM alfa:1.1.0-dev\nLABEL org.opencontainers.image.version=1.2.0-dev"

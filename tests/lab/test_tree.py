@@ -99,6 +99,7 @@ async def ends(hosts: dict[str, LabHost]) -> AsyncIterator[Ends]:
     await pool.close()
 
 
+@pytest.mark.full
 async def test_files_move_while_the_client_works(ends: Ends) -> None:
     host, target = ends.operation()
     pair = ends.spec, target, ends.spec
@@ -116,6 +117,7 @@ async def test_files_move_while_the_client_works(ends: Ends) -> None:
     assert ends.exec(0, 'ls "$1/.."') == "storage\n"
 
 
+@pytest.mark.full
 async def test_files_are_archived_and_put_back(ends: Ends) -> None:
     host, _ = ends.operation()
     before = ends.exec(0, LOOK)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shlex
 import signal
 import traceback
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import asyncssh
 
-from alfa_cloud.sandbox.practice import faults, tools
+from alfa_cloud.sandbox.practice import faults, shortcut
 from alfa_cloud.sandbox.practice.control import CUT_STATUS, PROGRAMS, chunks
 from alfa_cloud.sandbox.practice.faults import Action, Fault, Phase
 from alfa_cloud.sandbox.practice.folder import LOOPBACK, USERNAME, PracticeFolder
@@ -22,7 +21,6 @@ from alfa_cloud.sandbox.practice.machine import Machine
 Process = asyncssh.SSHServerProcess[bytes]
 BLOCK: Final = 1 << 16
 ALIVE: Final[set[asyncio.Task[int]]] = set()
-SUDO: Final = "sudo -n -- "
 
 # What a line must not find on the real machine: `/etc`, the boot id, and whether systemd runs.
 ELSEWHERE: Final = re.compile(r"(?<![\w./-])(/etc/|/run/systemd/|/proc/sys/kernel/random/boot_id\b)")
@@ -195,21 +193,6 @@ class SshServer:
             return CUT_STATUS
         return None
 
-    def _argv(self, line: str, session: str) -> list[str]:
-        """What runs a line: `sh`, or what sudo's stand-in would become, whose start costs more than most commands.
-
-        Only a line of mere words is cut short, and only where no fault is told that could strike sudo.
-        """
-        words = []
-        if line.startswith(SUDO) and not self.machine.faults.told():
-            with suppress(ValueError):
-                words = shlex.split(line)
-        if not words or shlex.join(words) != line:
-            return ["/bin/sh", *(("-c", line) if line else ())]
-        recorder = self.machine.recorder
-        recorder.end(recorder.begin("stand_in", "sudo", tuple(words), " ".join(words), session), None)
-        return ["env", *tools.sudo_variables("root"), *words[3:]]
-
     async def _run(self, process: Process, name: str, line: str) -> int:
         """Run a line; its exit status, or minus the signal that ended it.
 
@@ -223,7 +206,7 @@ class SshServer:
         ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
         try:
             child = await asyncio.create_subprocess_exec(
-                *self._argv(line, name),
+                *shortcut.argv(self.machine, line, name),
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],

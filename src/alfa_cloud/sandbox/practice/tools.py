@@ -78,6 +78,7 @@ CERTBOT_VALUED: Final = (
     "--logs-dir",
     "--preferred-challenges",
 )
+POSTGRES: Final = ("psql", "pg_dump", "pg_restore", "pg_isready", "createdb", "dropdb", "vacuumdb")
 LIFETIME: Final = timedelta(days=90)
 CONNECTIONS_REFUSED, TIMED_OUT, UNRESOLVED, HTTP_ERROR = 7, 28, 6, 22
 """curl(1), EXIT CODES."""
@@ -121,9 +122,15 @@ def runuser(machine: Machine, call: Call) -> int:
 
 def postgres_program(machine: Machine, call: Call) -> int:
     """Be one of PostgreSQL's programs: the real one, on this server's own socket unless the arguments say otherwise."""
+    path, *settings = postgres_real(machine, call.program, call.user)
+    return call.run(["env", *settings, path, *call.argv])
+
+
+def postgres_real(machine: Machine, name: str, user: str) -> list[str]:
+    """The path of one of PostgreSQL's programs, and the variables that lead it to this server's database."""
     database = machine.database
-    env = [f"PGHOST={database.socket_dir}", f"PGPORT={database.port}", f"PGUSER={call.user or USERNAME}"]
-    return call.run(["env", *env, str(database.identity.bin / call.program), *call.argv])
+    settings = (f"PGHOST={database.socket_dir}", f"PGPORT={database.port}", f"PGUSER={user or USERNAME}")
+    return [str(database.identity.bin / name), *settings]
 
 
 def service(machine: Machine, call: Call) -> int:
@@ -354,9 +361,7 @@ PROGRAMS: Final[dict[str, Callable[[Machine, Call], int]]] = {
     "certbot": certbot,
     "sysctl": sysctl,
     "nginx": lambda machine, call: nginx.nginx(machine.nginx, call),
-    **dict.fromkeys(
-        ("psql", "pg_dump", "pg_restore", "pg_isready", "createdb", "dropdb", "vacuumdb"), postgres_program
-    ),
+    **dict.fromkeys(POSTGRES, postgres_program),
     **dict.fromkeys(HARMLESS.split(), harmless),
     **dict.fromkeys(("systemd-run", "mariadb", "mysql", "mariadb-dump", "mysqldump", "su", "poweroff", "halt"), absent),
 }
