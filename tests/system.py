@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +21,17 @@ from tests.processes import Process
 
 LOGIN, PASSWORD = "админ", "пароль-администратора-1"
 START_S = 30.0
+PORTS = range(10_100, 12_000)
+"""Below those that Linux gives to connections (`ip_local_port_range`), and practice servers take."""
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nothing listens on now, and that no connection is given as its own end."""
+    chance = random.SystemRandom()
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", chance.choice(PORTS)))
+            return int(probe.getsockname()[1])
 
 
 class System:

@@ -214,7 +214,7 @@ async def test_letters_that_wait_hold_no_worker_and_outlive_it(
     cloud: Cloud, client_id: str, office: PostOffice, worker: Process
 ) -> None:
     cloud.system.end(worker)
-    cloud.system.environment |= {"ALFA_LETTER_DELAYS_S": "0,5", "ALFA_WORKER_SLOTS": "1"}
+    cloud.system.environment |= {"ALFA_LETTER_DELAYS_S": "0,12", "ALFA_WORKER_SLOTS": "1"}
     office.replies = ["451 Later"] * 2
     busy = cloud.start_worker()
     paths = [f"/clients/{client_id}/{word}" for word in ("send_expire", "send_success")]

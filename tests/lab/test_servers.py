@@ -67,6 +67,7 @@ def replace_workers(system: System, **environment: str) -> None:
         system.start_worker()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_server_is_rebooted_and_its_clients_are_back(lab: Lab, engine: str) -> None:
     system, host, server_id = lab.system, lab.hosts[engine], lab.servers[engine]

@@ -170,6 +170,7 @@ async def test_an_image_that_does_not_become_healthy_changes_nothing(lab: Lab, e
     assert (after["version"], after["available"]) == (OLD, True)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_a_migration_that_fails_leaves_image_and_data_as_before(lab: Lab, engine: str) -> None:
     host = lab.hosts[engine]

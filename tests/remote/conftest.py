@@ -24,6 +24,7 @@ from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.specs import Address, Layout, Secret, Stream
+from tests.system import free_port
 
 SSHD = "/usr/sbin/sshd"
 SUDO = """#!/bin/sh
@@ -244,13 +245,6 @@ def is_sshd(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from alfa_cloud.remote.probe import ProbeResult, probe_http
-
-from .conftest import free_port
+from tests.system import free_port
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 

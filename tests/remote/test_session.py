@@ -30,8 +30,9 @@ from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.specs import Address, Layout, Secret, Stream
+from tests.system import free_port
 
-from .conftest import CLIENT_KEY, LOOPBACK, InProcess, Lines, Practice, free_port, new_pool
+from .conftest import CLIENT_KEY, LOOPBACK, InProcess, Lines, Practice, new_pool
 
 
 def sh(script: str, **options: object) -> Command:
