@@ -18,7 +18,7 @@ lab: $(VENV)/.dev  ## the lab suite alone, and required: real hosts
 	ALFA_LAB=full $(BIN)/python -m pytest $(PARALLEL) tests/lab
 
 faults: $(VENV)/.dev  ## dead workers, failing commands and cut connections at every step
-	ALFA_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) tests/faults tests/commands
+	ALFA_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) tests/faults tests/commands tests/playbooks/test_rollout.py
 
 check: $(VENV)/.dev  ## all that CI runs
 	$(BIN)/ruff format --check

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, HttpCredentials, async_playwright
+from playwright.async_api import Browser, BrowserContext, HttpCredentials, async_playwright, expect
 
 from tests.fixtures.cloud import Cloud
 from tests.system import LOGIN, PASSWORD
@@ -16,6 +16,8 @@ from tests.system import LOGIN, PASSWORD
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ("--no-sandbox", "--disable-features=LocalNetworkAccessChecks")
 """A page of a name that is not local may ask this machine, without a person who allows it."""
+expect.set_options(timeout=30_000)
+"""Milliseconds: as long as Playwright waits for everything else. A busy machine may take more than its usual 5 s."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

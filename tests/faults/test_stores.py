@@ -20,13 +20,13 @@ def running(cloud: Cloud) -> Iterator[Process]:
 
 
 async def queue_up(cloud: Cloud, number: int, prefix: str) -> list[str]:
-    """So many operations, waiting behind each other: updates of clients that are alive."""
+    """So many operations, waiting behind each other: pages of a client that is alive."""
     client_id, operation_id = await cloud.system.create(prefix, cloud.server_id)
     await cloud.system.ended(operation_id, expect="ok")
     made = []
     for n in range(number):
-        changed = await cloud.system.call("PATCH", f"/clients/{client_id}", json={"title": f"{n}"}, status=200)
-        made.append(changed["data"]["relationships"]["operation"]["data"]["id"])
+        path = f"/clients/{client_id}/maintain_enable?page_text={n}"
+        made.append((await cloud.system.call("POST", path, status=202))["data"]["id"])
     assert len(set(made)) == number
     return made
 
@@ -37,7 +37,7 @@ async def test_redis_flushed_with_fifty_operations_queued(cloud: Cloud) -> None:
     for operation_id in made:
         await cloud.system.ended(operation_id, expect="ok", within_s=180)
     order = cloud.sql(
-        "SELECT string_agg(id::text, ' ' ORDER BY started_at) FROM operations WHERE kind = 'update_client'"
+        "SELECT string_agg(id::text, ' ' ORDER BY started_at) FROM operations WHERE kind = 'enable_maintenance'"
     )
     assert [one for one in order.split() if one in set(made)] == made
 

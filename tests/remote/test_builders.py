@@ -34,7 +34,7 @@ def test_hostile_arguments_stay_one_argument() -> None:
         docker.remove_container(HOSTILE): ("docker", "container", "rm", "--force", "--", HOSTILE),
         docker.container_logs(HOSTILE, 5): ("docker", "container", "logs", "--tail=5", "--", HOSTILE),
         docker.inspect_images([HOSTILE]): ("docker", "image", "inspect", "--", HOSTILE),
-        files.read_file(HOSTILE): ("cat", "--", HOSTILE),
+        files.read_file(HOSTILE): ("sh", "-c", files.READ, "alfa-read", HOSTILE),
         files.remove_file(HOSTILE): ("rm", "--force", "--", HOSTILE, f"{HOSTILE}.previous"),
         files.ensure_folder(HOSTILE, owner="a:b"): (
             "install", "--directory", "--mode=0750", "--owner=a", "--group=b", "--", HOSTILE,

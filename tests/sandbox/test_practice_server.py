@@ -67,6 +67,31 @@ async def test_a_cut_connection_closes_the_pipes_and_a_detached_command_lives(
         assert "echo line" not in await again.ok("ps -ef | grep -v grep || true")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "docker version --format '{{json .}}'",
+        "docker image ls --no-trunc --format '{{json .}}' -- alfa",
+        "docker image inspect -- alfa:1.0.0-master alfa:nope",
+        "docker container inspect -- nope",
+        "env A=b sh -c 'echo \"$A $SUDO_USER\"'",
+        "runuser -u postgres -- psql --no-psqlrc -At --dbname=postgres --command=SELECT",
+        "no-such-program",
+    ],
+)
+async def test_a_line_without_processes_before_the_work_does_the_same(
+    shell: Shell, practice: PracticeServer, words: str
+) -> None:
+    line = f"sudo -n -- timeout --kill-after=10 20 {words}"
+    ran, recorded = [], []
+    for form in (line, f"{line} ;"):
+        before = len(practice.commands(kind="stand_in"))
+        ran.append(await shell.run(form))
+        recorded.append([one.argv for one in practice.commands(kind="stand_in")[before:]])
+    assert ran[0] == ran[1]
+    assert recorded[0] == recorded[1] != []
+
+
 async def test_images_are_told_as_docker_tells_them(shell: Shell) -> None:
     lines = await shell.ok("sudo -n -- docker image ls --no-trunc --format '{{json .}}' -- alfa")
     tags = [json.loads(line)["Tag"] for line in lines.splitlines()]

@@ -215,7 +215,7 @@ MADE = {
 async def test_weeks_of_turns_make_one_backup_a_day(sessions: SessionFactory, vault: Vault) -> None:
     """Workers are away at times, and back-ups fail at times: no client misses a day, and none has two."""
     chance = random.Random(11)
-    ids = [one for some in await make_clients(sessions, vault, 5, 1) for one in some]
+    ids = [one for some in await make_clients(sessions, vault, 3, 1) for one in some]
     made: dict[tuple[int, date], int] = defaultdict(int)
     asked_after: dict[int, datetime] = {}
     wanted = rules(prove_days=0)

@@ -48,6 +48,14 @@ fi
 rmdir -- "$real"
 """
 
+READ: Final = """
+cat -- "$1" && exit
+[ -e "$1" ] || exit 44
+exit 1
+"""
+MISSING: Final = 44
+"""The exit status of `read_file` where there is nothing: one that no program between us and the file ends with."""
+
 MARK: Final = ".alfa-client"
 """The file in a client's folder that holds the client's uid."""
 
@@ -73,8 +81,8 @@ def digest_file(path: str) -> Command:
 
 
 def read_file(path: str) -> Command:
-    """Print a file; exit status 1 where it is not there."""
-    return Command(("cat", "--", path), sudo=True, log=False, timeout_s=30)
+    """Print a file; exit status `MISSING` where it is not there."""
+    return Command(("sh", "-c", READ, "alfa-read", path), sudo=True, log=False, timeout_s=30)
 
 
 def remove_file(path: str) -> Command:
@@ -107,6 +115,6 @@ async def read(host: Host, path: str) -> str | None:
     result = await host.run(read_file(path), check=False)
     if result.ok:
         return result.text
-    if (await host.run(test_path(path), check=False)).exit_status == 1:
+    if result.exit_status == MISSING:
         return None
     raise CommandFailedError(f"{path} cannot be read.", exit_status=result.exit_status)

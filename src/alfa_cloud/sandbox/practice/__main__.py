@@ -46,7 +46,7 @@ async def serve(machine: Machine, control: Control, *, tied: bool) -> bool:
         loop.add_reader(0, lambda: None if os.read(0, 4096) else over.set())
     machine.boot()
     control.start()
-    server = SshServer(machine)
+    server = SshServer(machine, control)
     await server.start()
     reaper = asyncio.create_task(reap_adopted())
     write_aside(machine.folder.state / "ready", f"{os.getpid()} {machine.folder.boot_id.read_text()}")

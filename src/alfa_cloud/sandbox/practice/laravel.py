@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -43,7 +42,7 @@ QUIET_COMMANDS = (
     "key:generate",
     "schedule:run",
 )
-ROUNDS = 60_000
+ROUNDS = 1_000
 
 
 class DatabaseError(Exception):
@@ -99,11 +98,11 @@ def quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") + "'"
 
 
-def hashed(password: str, salt: str = "") -> str:
+def hashed(password: str, salt: str = "", rounds: int = ROUNDS) -> str:
     """What is stored of a password."""
-    salt = salt or secrets.token_hex(8)
-    key = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8", "surrogateescape"), salt.encode(), ROUNDS)
-    return f"pbkdf2_sha256${ROUNDS}${salt}${key.hex()}"
+    salt = salt or os.urandom(8).hex()
+    key = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8", "surrogateescape"), salt.encode(), rounds)
+    return f"pbkdf2_sha256${rounds}${salt}${key.hex()}"
 
 
 def say(*lines: str) -> None:
@@ -119,13 +118,12 @@ def migrate(app: App, words: list[str]) -> int:
     if os.environ.get("APP_ENV", "production") == "production" and "--force" not in words:
         say("WARN  Command cancelled.")
         return 1
-    app.query("SET client_min_messages = warning; " + TRACK)
-    known = app.query("SELECT migration FROM migrations").splitlines()
+    known = app.query(f"SET client_min_messages = warning; {TRACK} SELECT migration FROM migrations").splitlines()
     todo = [(name, sql) for name, sql in app.migrations if name not in known]
     if not todo:
         say("INFO  Nothing to migrate.")
         return 0
-    batch = app.query("SELECT coalesce(max(batch), 0) + 1 FROM migrations")
+    batch = app.query("SELECT coalesce(max(batch), 0) + 1 FROM migrations") if known else "1"
     say("INFO  Running migrations.")
     for name, sql in todo:
         started = time.monotonic()
@@ -159,8 +157,7 @@ def owner_password(app: App, words: list[str]) -> int:
     if len(logins) != 1 or not password:
         print('Not enough arguments (missing: "login"), or no password.', file=sys.stderr)
         return 1
-    exists = app.query("SELECT 1 FROM users WHERE login = :'login'", login=logins[0])
-    if not exists and "--create" not in words:
+    if "--create" not in words and not app.query("SELECT 1 FROM users WHERE login = :'login'", login=logins[0]):
         say(f"ERROR  There is no user {logins[0]}.")
         return 1
     upsert = """INSERT INTO users (login, password) VALUES (:'login', :'password')
@@ -233,7 +230,8 @@ def route(app: App, method: str, path: str, body: bytes) -> tuple[int, str, str]
     if path == "/login" and method == "POST":
         data = json.loads(body)
         stored = app.query("SELECT password FROM users WHERE login = :'login'", login=str(data["login"]))
-        ok = bool(stored) and hmac.compare_digest(stored, hashed(str(data["password"]), stored.split("$")[2]))
+        _, rounds, salt, _ = (stored or "$0$$").split("$")
+        ok = bool(stored) and hmac.compare_digest(stored, hashed(str(data["password"]), salt, int(rounds)))
         return (200 if ok else 401), "application/json", json.dumps({"ok": ok}) + "\n"
     if path == "/samples" and method == "POST":
         wanted = json.loads(body or b"{}").get("name", "Sample")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncssh
 
 from alfa_cloud.sandbox.practice import faults, shortcut
-from alfa_cloud.sandbox.practice.control import CUT_STATUS, PROGRAMS, chunks
+from alfa_cloud.sandbox.practice.control import CUT_STATUS, PROGRAMS, Control, chunks
 from alfa_cloud.sandbox.practice.faults import Action, Fault, Phase
 from alfa_cloud.sandbox.practice.folder import LOOPBACK, USERNAME, PracticeFolder
 from alfa_cloud.sandbox.practice.machine import Machine
@@ -82,8 +82,9 @@ class Login(asyncssh.SSHServer):
 class SshServer:
     """Listens, and runs what is asked for."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, control: Control) -> None:
         self.machine = machine
+        self.control = control
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self.sessions: dict[str, Process] = {}
         self.without_exit: set[str] = set()
@@ -201,23 +202,35 @@ class SshServer:
         """
         folder = self.machine.folder
         line = ELSEWHERE.sub(lambda match: f"{folder.root}{match[1].replace('/sys/kernel/random', '')}", line)
+        if looked := shortcut.look(self.machine, line, name):
+            return await self._look(process, name, looked)
+        argv, variables = shortcut.program(self.machine, line, name)
         pipes = [os.pipe() for _ in range(3)]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
         ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
         try:
             child = await asyncio.create_subprocess_exec(
-                *shortcut.argv(self.machine, line, name),
+                *argv,
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],
                 cwd=folder.home,
-                env=folder.environment(name),
+                env={**folder.environment(name), **variables},
                 start_new_session=True,
             )
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
         return await Pump(process, child, ours).run()
+
+    async def _look(self, process: Process, name: str, argv: list[str]) -> int:
+        """The exit status of a stand-in that only looks, once its words are sent."""
+        status, output, errors = await asyncio.to_thread(self.control.look, argv, name)
+        process.stdout.write(output)
+        process.stderr.write(errors)
+        await process.stdout.drain()
+        await process.stderr.drain()
+        return status
 
 
 class Pump:
