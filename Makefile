@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
+# Without bytecode each of a run's many processes would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Each process has stores, practice servers and lab hosts of its own; the longest modules begin first.
 PARALLEL ?= --numprocesses=3 --no-loadscope-reorder
 

@@ -23,7 +23,7 @@ from alfa_cloud.vault import Vault, new_key
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
-pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.practice", "tests.fixtures.cloud"]
+pytest_plugins = [f"tests.fixtures.{name}" for name in ("stores", "seeds", "practice", "cloud")]
 
 NUMBERS = count(1)
 LONGEST_FIRST = ("lab", "commands", "faults")

@@ -22,6 +22,7 @@ PR_SET_PDEATHSIG: Final = 1
 FORKSERVER: Final = multiprocessing.get_context("forkserver")
 PRELOADED: Final = """
     alfa_cloud.api.server alfa_cloud.bootstrap alfa_cloud.jobs.worker tests.processes
+    anyio._backends._asyncio encodings.idna httpcore._backends.auto
     uvicorn.lifespan.on uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl uvloop
 """
 FORKSERVER.set_forkserver_preload(PRELOADED.split())

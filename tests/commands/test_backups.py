@@ -302,7 +302,7 @@ async def test_a_proof_needs_room(free: int, fits: bool) -> None:
     def answer(command: Command) -> Result:
         if command == requirements.free_space(spec.layout.root):
             return Result(0, f"Avail\n{free}\n".encode())
-        return Result(0, manifest.render() if command.argv[0] == "cat" else b"1000\n")
+        return Result(0, manifest.render() if "alfa-read" in command.argv else b"1000\n")
 
     host, check = FakeHost(answer), CheckScratchSpace(spec, "backup-1", 500)
     if fits:

@@ -11,14 +11,15 @@ import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
 from tests.fixtures.cloud import Cloud
+from tests.fixtures.practice import NewPractice
 
 NAME = "wanderer"
 
 
 @pytest.fixture(scope="module")
-async def other(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[PracticeServer, str]]:
+async def other(cloud: Cloud, new_practice: NewPractice) -> AsyncIterator[tuple[PracticeServer, str]]:
     """A second practice server, and its id."""
-    with PracticeServer(tmp_path_factory.mktemp("other"), fsync=False) as server:
+    with new_practice() as server:
         server.authorize((await cloud.system.http.get("/ssh_public_key", headers={"Accept": "text/plain"})).text)
         worker = cloud.start_worker()
         server_id = await cloud.system.register(

@@ -13,6 +13,7 @@ import pytest
 
 from alfa_cloud.sandbox.practice import PracticeServer
 from tests.fixtures.cloud import FULL, Cloud, Kill, Stroke, chain_id, chains, kills_at, strokes
+from tests.fixtures.practice import NewPractice
 
 NAME = "nomad"
 STEPS = (
@@ -80,10 +81,10 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-async def two(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Two]:
+async def two(cloud: Cloud, new_practice: NewPractice) -> AsyncIterator[Two]:
     """A client with a file, on the first of two practice servers."""
     key = (await cloud.system.http.get("/ssh_public_key", headers={"Accept": "text/plain"})).text
-    with PracticeServer(tmp_path_factory.mktemp("other"), fsync=False) as server:
+    with new_practice() as server:
         server.authorize(key)
         worker = cloud.start_worker()
         server_id = await cloud.system.register(

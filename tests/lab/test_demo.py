@@ -42,6 +42,7 @@ def samples(lab: Lab, engine: str, client_id: str) -> tuple[int, int]:
     return every, demo
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_POSTGRESQL)
 async def test_the_demo_data_comes_and_goes(lab: Lab, engine: str) -> None:
     name, host = f"demo-{engine}", lab.hosts[engine]

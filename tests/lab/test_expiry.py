@@ -39,6 +39,7 @@ def settings(host: LabHost, engine: str, client_id: str) -> dict[str, str | None
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("engine", ON_MARIADB)
 async def test_an_ended_term_blocks_and_a_later_date_unblocks(lab: Lab, engine: str) -> None:
     name, host = f"term-{engine}", lab.hosts[engine]

@@ -30,6 +30,7 @@ from alfa_cloud.remote.session import SshHost
 from alfa_cloud.sandbox.practice import PracticeServer
 from alfa_cloud.specs import Address, ClientSpec, CloudSettings, Secret
 from tests.fixtures.cloud import FULL
+from tests.fixtures.practice import NewPractice
 from tests.playbooks.conftest import Lines, Site, carry_out
 from tests.playbooks.specs import PASSWORD, make_secrets, make_spec
 
@@ -205,9 +206,9 @@ async def test_requests_under_way_are_ended_before_the_former_goes(client: Clien
 
 
 @pytest.fixture
-def other(tmp_path: Path, practice_key: asyncssh.SSHKey) -> Iterator[PracticeServer]:
+def other(new_practice: NewPractice, practice_key: asyncssh.SSHKey) -> Iterator[PracticeServer]:
     """Another server of the fleet."""
-    with PracticeServer(tmp_path / "other", fsync=False) as server:
+    with new_practice() as server:
         server.authorize(practice_key.export_public_key().decode())
         yield server
 

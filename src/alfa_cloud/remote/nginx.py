@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
+from functools import cache
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from alfa_cloud.remote import pages
 from alfa_cloud.remote.command import Command
@@ -163,10 +163,11 @@ def lock_path(layout: Layout) -> str:
 
 def render_vhost(spec: ClientSpec, *, secure: bool) -> bytes:
     """The virtual host of a client; `secure` where its certificate is there."""
-    template = _environment().from_string(_source("vhost.conf.j2"))
-    return template.render(
-        spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH, pages=pages
-    ).encode()
+    return (
+        _template("vhost.conf.j2")
+        .render(spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH, pages=pages)
+        .encode()
+    )
 
 
 def render_forward(spec: ClientSpec, target: ClientSpec, address: str, *, secure: bool, target_secure: bool) -> bytes:
@@ -178,21 +179,23 @@ def render_forward(spec: ClientSpec, target: ClientSpec, address: str, *, secure
     """
     host = f"[{address}]" if ":" in address else address
     plain = f"http://{host}:{target.layout.http_port}"
-    template = _environment().from_string(_source("forward.conf.j2"))
-    return template.render(
-        spec=spec,
-        layout=spec.layout,
-        mark=mark(spec),
-        secure=secure,
-        pages=pages,
-        plain=plain,
-        safe=f"https://{host}:{target.layout.https_port}" if target_secure else plain,
-    ).encode()
+    return (
+        _template("forward.conf.j2")
+        .render(
+            spec=spec,
+            layout=spec.layout,
+            mark=mark(spec),
+            secure=secure,
+            pages=pages,
+            plain=plain,
+            safe=f"https://{host}:{target.layout.https_port}" if target_secure else plain,
+        )
+        .encode()
+    )
 
 
-def _environment() -> Environment:
-    return Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  not HTML
-
-
-def _source(name: str) -> str:
-    return (resources.files("alfa_cloud.remote") / "templates" / name).read_text(encoding="utf-8")
+@cache
+def _template(name: str) -> Template:
+    loader = PackageLoader("alfa_cloud.remote")
+    environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  not HTML
+    return environment.get_template(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from importlib import resources
+from functools import cache
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from alfa_cloud.specs import ClientSpec, Layout, PageKind
 
@@ -105,6 +105,10 @@ def _locale(locale: str) -> str:
 def _render(words: dict[str, Words], locale: str, *, text: str = "") -> bytes:
     first = _locale(locale)
     second = "en" if first == "ru" else "ru"
-    source = (resources.files("alfa_cloud.remote") / "templates" / "page.html.j2").read_text(encoding="utf-8")
-    page = Environment(undefined=StrictUndefined, autoescape=True).from_string(source)
-    return page.render(first=first, second=second, words=words, text=text).encode()
+    return _template().render(first=first, second=second, words=words, text=text).encode()
+
+
+@cache
+def _template() -> Template:
+    loader = PackageLoader("alfa_cloud.remote")
+    return Environment(loader=loader, undefined=StrictUndefined, autoescape=True).get_template("page.html.j2")

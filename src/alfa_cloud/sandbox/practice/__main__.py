@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 """prctl(2)."""
 
 REAP_S: Final = 0.5
+LOOKS: Final = 64
+"""At once, of those that no process does: an app that does not answer holds one of them for seconds."""
 
 
 async def serve(machine: Machine, control: Control, *, tied: bool) -> bool:
@@ -46,6 +49,7 @@ async def serve(machine: Machine, control: Control, *, tied: bool) -> bool:
         loop.add_reader(0, lambda: None if os.read(0, 4096) else over.set())
     machine.boot()
     control.start()
+    loop.set_default_executor(ThreadPoolExecutor(LOOKS))
     server = SshServer(machine, control)
     await server.start()
     reaper = asyncio.create_task(reap_adopted())

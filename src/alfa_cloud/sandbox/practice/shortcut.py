@@ -13,16 +13,21 @@ from alfa_cloud.sandbox.practice import tools
 from alfa_cloud.sandbox.practice.folder import USER
 from alfa_cloud.sandbox.practice.machine import Machine
 
-LOOK: Final = re.compile(r"sudo -n -- timeout --kill-after=\d+ \d+ docker (version|(container|image) (ls|inspect)) ")
+LOOK: Final = re.compile(
+    r"sudo -n -- timeout --kill-after=\d+ \d+ docker (version|(container|image) (ls|inspect)) "
+    r"|timeout --kill-after=\d+ \d+ curl "
+)
 
 
 def look(machine: Machine, line: str, session: str) -> list[str]:
-    """The stand-in and its arguments, where a line only looks at what Docker has; nothing for every other line."""
+    """The stand-in and its arguments, where a line only looks at Docker or asks an app; else nothing."""
     words = _mere_words(line) if LOOK.match(line) else []
     if not words or machine.faults.told():
         return []
-    _record(machine, words, session)
-    return words[words.index("docker") :]
+    if words[0] == "sudo":
+        _record(machine, words, session)
+        words = words[3:]
+    return words[3:]
 
 
 def program(machine: Machine, line: str, session: str) -> tuple[list[str], dict[str, str]]:
