@@ -26,7 +26,7 @@ settings.load_profile("suite")
 pytest_plugins = [f"tests.fixtures.{name}" for name in ("stores", "seeds", "practice", "cloud")]
 
 NUMBERS = count(1)
-LONGEST_FIRST = ("lab", "commands", "faults")
+LONGEST_FIRST = ("lab", "commands", "faults", "playbooks", "sandbox", "remote", "services", "docs", "browser")
 LAB_LANES = 2
 
 
