@@ -31,6 +31,7 @@ class FakeHost:
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     http: int = 200
+    logins: int = 1
 
     async def run(self, command: Command, *, check: bool = True) -> Result:
         """What the test says."""
@@ -43,6 +44,10 @@ class FakeHost:
                 f"{command.argv[0]} ended with {result.exit_status}.", exit_status=result.exit_status
             )
         return result
+
+    async def log_in_anew(self) -> None:
+        """Remember it."""
+        self.logins += 1
 
     async def detached_status(self, name: str) -> int | None:
         """The status of a detached command that was run."""

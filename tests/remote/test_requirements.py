@@ -150,7 +150,16 @@ async def test_a_login_without_a_shell_is_all_that_is_asked() -> None:
     host = server(true=1)
     (found,) = await requirements.check(host, DatabaseEngine.MARIADB, Tls.NONE)
     assert (found.name, found.ok, found.mend) == ("login shell", False, "usermod --shell /bin/bash www-data")
-    assert len(host.commands) == 1
+    assert (len(host.commands), host.logins) == (2, 2)
+
+
+async def test_a_shell_that_was_given_after_the_connection_began_counts() -> None:
+    """It is asked for on a new connection: sshd knows the shell as it was when one began."""
+    host = server()
+    working = host.answer
+    host.answer = lambda command: working(command) if host.logins > 1 else Result(1)
+    found = await requirements.check(host, DatabaseEngine.MARIADB, Tls.NONE)
+    assert (found[0].name, found[0].ok, host.logins) == ("login shell", True, 2)
 
 
 async def test_a_database_on_loopback_needs_no_other_address() -> None:

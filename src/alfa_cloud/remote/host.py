@@ -81,6 +81,9 @@ class Host(Protocol):
     def layout(self) -> Layout:
         """Where things are on this server."""
 
+    async def log_in_anew(self) -> None:
+        """Commands from now on run on new connections: sshd keeps a login's shell as it was when one began."""
+
     async def run(self, command: Command, *, check: bool = True) -> Result:
         """Run a command to its end, streaming its lines to the operation's journal.
 

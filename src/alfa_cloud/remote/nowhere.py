@@ -27,6 +27,9 @@ class Nowhere:
         """The usual one; nothing is there."""
         return Layout()
 
+    async def log_in_anew(self) -> None:
+        """Nobody logs in."""
+
     async def run(self, command: Command, *, check: bool = True) -> NoReturn:
         """Refuse.
 

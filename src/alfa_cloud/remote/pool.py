@@ -112,6 +112,13 @@ class SshPool:
             finally:
                 process.channel.abort()
 
+    def retire(self, address: Address) -> None:
+        """Commands from now on run on new connections; what runs on one goes on to its end."""
+        if address in self._servers:
+            task = asyncio.create_task(self._servers.pop(address).retire())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     async def drop(self, server_id: int) -> None:
         """No connection to this server stands any more; commands on one end with `ConnectionLostError`."""
         for address in [known for known in self._servers if known.server_id == server_id]:
@@ -127,9 +134,7 @@ class SshPool:
         if address not in self._servers:
             # The same server by another address or key: what was opened to the old one is let go.
             for old in [known for known in self._servers if known.server_id == address.server_id]:
-                task = asyncio.create_task(self._servers.pop(old).retire())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self.retire(old)
             self._servers[address] = _Server(address, self._connect)
         return self._servers[address]
 

@@ -147,10 +147,19 @@ async def check_all(host: Host, engine: DatabaseEngine, tls: Tls, min_free_bytes
 
 
 async def _look_for(host: Host, rows: Sequence[Requirement]) -> list[Finding]:
-    shell = await look(host, SHELL)
+    shell = await look_at_shell(host)
     if not shell.ok:
         return [shell]
     return [shell, *await asyncio.gather(*(look(host, row) for row in rows if row is not SHELL))]
+
+
+async def look_at_shell(host: Host) -> Finding:
+    """Look whether the login runs commands; on a new connection, where the one that stands says no."""
+    found = await look(host, SHELL)
+    if not found.ok:
+        await host.log_in_anew()
+        found = await look(host, SHELL)
+    return found
 
 
 async def look(host: Host, requirement: Requirement) -> Finding:

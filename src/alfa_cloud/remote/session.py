@@ -83,6 +83,10 @@ class SshHost:
         self._guard()
         return await self._pool.connect(self._address)
 
+    async def log_in_anew(self) -> None:
+        """See `Host.log_in_anew`."""
+        self._pool.retire(self._address)
+
     async def run(self, command: Command, *, check: bool = True) -> Result:
         """See `Host.run`.
 

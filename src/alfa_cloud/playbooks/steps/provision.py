@@ -26,8 +26,7 @@ class CheckLogin(Check):
         return "Check the login"
 
     async def check(self, host: Host) -> None:
-        for requirement in (requirements.SHELL, requirements.SUDO):
-            found = await requirements.look(host, requirement)
+        for found in (await requirements.look_at_shell(host), await requirements.look(host, requirements.SUDO)):
             if not found.ok:
                 raise StepFailedError(
                     f"This much must be done by hand on the server, as root: {found.mend}", code="requirements_missing"

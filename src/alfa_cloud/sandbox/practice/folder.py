@@ -6,8 +6,10 @@ import json
 import os
 import random
 import socket
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import time
 from typing import Final
 
 from alfa_cloud.sandbox.child import SandboxError
@@ -18,6 +20,8 @@ USERNAME: Final = "www-data"
 BLOCK: Final = 200
 FIRST_BLOCK: Final = 12000
 LAST_BLOCK: Final = 32000
+TAKEN_S: Final = 120
+"""From the choice of a block until its server surely listens."""
 """Below Linux' ephemeral ports."""
 
 MARKER: Final = "ALFA_PRACTICE"
@@ -77,6 +81,18 @@ def is_free(port: int) -> bool:
     return True
 
 
+def _take(base: int) -> bool:
+    """Whether nobody else chose this block just now: who did may not listen yet."""
+    note = Path(tempfile.gettempdir(), f"alfa-practice-ports-{base}")
+    try:
+        if note.exists() and time() - note.stat().st_mtime > TAKEN_S:
+            note.unlink()
+        note.touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
 def choose_ports() -> Ports:
     """A block of free ports.
 
@@ -86,7 +102,7 @@ def choose_ports() -> Ports:
     blocks = list(range(FIRST_BLOCK, LAST_BLOCK, BLOCK))
     random.SystemRandom().shuffle(blocks)
     for base in blocks:
-        if all(is_free(port) for port in range(base, base + BLOCK)):
+        if all(is_free(port) for port in range(base, base + BLOCK)) and _take(base):
             return Ports(base)
     raise SandboxError(f"No {BLOCK} free ports next to each other between {FIRST_BLOCK} and {LAST_BLOCK}.")
 
