@@ -346,6 +346,20 @@ async def test_first_contact(practice: Practice) -> None:
     assert await practice.pool.fetch_host_key(address.host, address.port) == address.host_key
 
 
+async def test_a_new_login_ends_nothing_that_runs(practice: Practice) -> None:
+    sink, release = Lines(), practice.server.root / "release"
+    host = practice.host(sink)
+    script = f"echo begun; until [ -e {release} ]; do sleep 0.1; done; echo over"
+    running = asyncio.create_task(host.run(sh(script)))
+    await sink.until("begun")
+    await host.log_in_anew()
+    assert practice.pool.connections == 0
+    assert (await host.run(sh("echo anew"))).text == "anew\n"
+    assert practice.pool.connections == 1
+    release.touch()
+    assert (await running).text == "begun\nover\n"
+
+
 async def test_dropped_connections_are_made_anew(practice: Practice) -> None:
     sink = Lines()
     host = practice.host(sink)
