@@ -48,13 +48,13 @@ fi
 rmdir -- "$real"
 """
 
-READ: Final = """
-cat -- "$1" && exit
-[ -e "$1" ] || exit 44
-exit 1
-"""
 MISSING: Final = 44
 """The exit status of `read_file` where there is nothing: one that no program between us and the file ends with."""
+READ: Final = f"""
+cat -- "$1" && exit
+[ -e "$1" ] || exit {MISSING}
+exit 1
+"""
 
 MARK: Final = ".alfa-client"
 """The file in a client's folder that holds the client's uid."""
