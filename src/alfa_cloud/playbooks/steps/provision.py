@@ -26,11 +26,13 @@ class CheckLogin(Check):
         return "Check the login"
 
     async def check(self, host: Host) -> None:
-        for found in (await requirements.look_at_shell(host), await requirements.look(host, requirements.SUDO)):
-            if not found.ok:
-                raise StepFailedError(
-                    f"This much must be done by hand on the server, as root: {found.mend}", code="requirements_missing"
-                )
+        found = await requirements.look_at_shell(host)
+        if found.ok:
+            found = await requirements.look(host, requirements.SUDO)
+        if not found.ok:
+            raise StepFailedError(
+                f"This much must be done by hand on the server, as root: {found.mend}", code="requirements_missing"
+            )
 
 
 @dataclass(frozen=True, slots=True)
