@@ -163,11 +163,10 @@ def lock_path(layout: Layout) -> str:
 
 def render_vhost(spec: ClientSpec, *, secure: bool) -> bytes:
     """The virtual host of a client; `secure` where its certificate is there."""
-    return (
-        _template("vhost.conf.j2")
-        .render(spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH, pages=pages)
-        .encode()
-    )
+    template = _template("vhost.conf.j2")
+    return template.render(
+        spec=spec, layout=spec.layout, mark=mark(spec), secure=secure, health_path=HEALTH_PATH, pages=pages
+    ).encode()
 
 
 def render_forward(spec: ClientSpec, target: ClientSpec, address: str, *, secure: bool, target_secure: bool) -> bytes:
@@ -179,19 +178,16 @@ def render_forward(spec: ClientSpec, target: ClientSpec, address: str, *, secure
     """
     host = f"[{address}]" if ":" in address else address
     plain = f"http://{host}:{target.layout.http_port}"
-    return (
-        _template("forward.conf.j2")
-        .render(
-            spec=spec,
-            layout=spec.layout,
-            mark=mark(spec),
-            secure=secure,
-            pages=pages,
-            plain=plain,
-            safe=f"https://{host}:{target.layout.https_port}" if target_secure else plain,
-        )
-        .encode()
-    )
+    template = _template("forward.conf.j2")
+    return template.render(
+        spec=spec,
+        layout=spec.layout,
+        mark=mark(spec),
+        secure=secure,
+        pages=pages,
+        plain=plain,
+        safe=f"https://{host}:{target.layout.https_port}" if target_secure else plain,
+    ).encode()
 
 
 @cache
