@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import asyncssh
@@ -11,7 +13,7 @@ import pytest
 
 from alfa_cloud.remote.requirements import parse_listening_ports
 from alfa_cloud.sandbox.child import SandboxError, wait_until
-from alfa_cloud.sandbox.practice import PracticeServer
+from alfa_cloud.sandbox.practice import PracticeServer, folder
 from alfa_cloud.sandbox.practice.machine import marked
 from alfa_cloud.specs import Layout
 from tests.sandbox.shell import PSQL, Shell, ask, connect, create_database, write_client, write_vhost
@@ -91,6 +93,18 @@ async def test_a_line_without_processes_before_the_work_does_the_same(
         recorded.append([one.argv for one in practice.commands(kind="stand_in")[before:]])
     assert ran[0] == ran[1]
     assert recorded[0] == recorded[1] != []
+
+
+def test_who_begins_at_the_same_time_has_other_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(folder, "FIRST_BLOCK", folder.LAST_BLOCK)
+    monkeypatch.setattr(folder, "LAST_BLOCK", folder.LAST_BLOCK + 2 * folder.BLOCK)
+    assert len({folder.choose_ports().base for _ in range(2)}) == 2
+    with pytest.raises(SandboxError):
+        folder.choose_ports()
+    for note in tmp_path.iterdir():
+        os.utime(note, (0, 0))
+    folder.choose_ports()
 
 
 async def test_images_are_told_as_docker_tells_them(shell: Shell) -> None:

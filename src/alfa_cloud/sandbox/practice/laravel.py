@@ -105,6 +105,12 @@ def hashed(password: str, salt: str = "", rounds: int = ROUNDS) -> str:
     return f"pbkdf2_sha256${rounds}${salt}${key.hex()}"
 
 
+def is_hash_of(stored: str, password: str) -> bool:
+    """Whether this is what is stored of a password."""
+    _, rounds, salt, _ = stored.split("$")
+    return hmac.compare_digest(stored, hashed(password, salt, int(rounds)))
+
+
 def say(*lines: str) -> None:
     """Print lines as artisan does, with an empty one around them."""
     print("", *("  " + line for line in lines), "", sep="\n", flush=True)
@@ -230,8 +236,7 @@ def route(app: App, method: str, path: str, body: bytes) -> tuple[int, str, str]
     if path == "/login" and method == "POST":
         data = json.loads(body)
         stored = app.query("SELECT password FROM users WHERE login = :'login'", login=str(data["login"]))
-        _, rounds, salt, _ = (stored or "$0$$").split("$")
-        ok = bool(stored) and hmac.compare_digest(stored, hashed(str(data["password"]), salt, int(rounds)))
+        ok = bool(stored) and is_hash_of(stored, str(data["password"]))
         return (200 if ok else 401), "application/json", json.dumps({"ok": ok}) + "\n"
     if path == "/samples" and method == "POST":
         wanted = json.loads(body or b"{}").get("name", "Sample")
