@@ -140,14 +140,14 @@ class System:
     async def ended(self, operation_id: str, *, expect: str | None = None, within_s: float = 300) -> Any:
         """The attributes of an operation that has ended."""
         deadline = time.monotonic() + within_s
-        pause = 0.02
+        pause = 0.1
         while True:
             found = (await self.call("GET", f"/operations/{operation_id}", status=200))["data"]["attributes"]
             if found["completed"] is not None:
                 break
             assert time.monotonic() < deadline, (found, self.logs()[-5000:])
             await asyncio.sleep(pause)
-            pause = min(0.4, pause * 1.5)
+            pause = min(0.4, pause * 2)
         if expect is not None:
             assert found["completed"] == expect, (found, await self.log(f"/operations/{operation_id}/log"))
         return found

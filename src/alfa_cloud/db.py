@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import asyncpg
-from sqlalchemy import TIMESTAMP, MetaData
+from sqlalchemy import TIMESTAMP, MetaData, event
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -17,6 +17,9 @@ SessionFactory = async_sessionmaker[AsyncSession]
 
 IDLE_S = 20
 """How long a transaction may ask nothing: a process that was stopped, or is out of reach, holds its locks no longer."""
+TRANSACTION_S = 40
+"""How long a transaction may last: who stops between a statement's preparation and its run is not idle for PostgreSQL.
+"""
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -47,7 +50,10 @@ def asyncpg_url(url: str) -> str:
 
 
 def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """An engine whose connections are checked before use."""
+    """An engine that hands out no connection which the database has closed.
+
+    asyncpg hears of a closing by itself: nothing is asked, as SQLAlchemy's `pool_pre_ping` does with three statements.
+    """
     server_settings = {
         "application_name": "alfa-cloud",
         "idle_in_transaction_session_timeout": f"{IDLE_S}s",
@@ -55,15 +61,29 @@ def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
         "tcp_keepalives_interval": "5",
         "tcp_keepalives_count": "4",
     }
-    return create_async_engine(
+    engine = create_async_engine(
         asyncpg_url(url),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         hide_parameters=True,
         pool_timeout=10,
         connect_args={"timeout": 10, "command_timeout": 60, "server_settings": server_settings},
     )
+    event.listen(engine.sync_engine, "connect", _limit_transactions)
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _limit_transactions(connection: Any, _: Any) -> None:
+    """PostgreSQL 17 and later can."""
+    limit = f"set_config('transaction_timeout', '{TRANSACTION_S}s', false)"
+    known = "current_setting('server_version_num')::int >= 170000"
+    connection.run_async(lambda driver: driver.execute(f"SELECT {limit} WHERE {known}"))
+
+
+def _refuse_closed(connection: Any, *_: Any) -> None:
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class DatabaseAwayError(Exception):
@@ -82,6 +102,7 @@ AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,

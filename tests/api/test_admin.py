@@ -249,14 +249,14 @@ async def test_no_request_falls_between_the_old_and_the_new_login(system: System
     async with httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=30)) as http:
         rotation = Rotation(urls, http)
         users = [asyncio.create_task(rotation.use(seat)) for seat in range(20)]
-        await rotation.rotate(10, between=20)
+        await rotation.rotate(4, between=20)
         for user in users:
             user.cancel()
         await asyncio.gather(*users, return_exceptions=True)
     assert rotation.wrong == []
-    assert rotation.requests >= 200
+    assert rotation.requests >= 80
     logs = system.logs()
-    assert logs.count('"admin_login_changed"') == 10
+    assert logs.count('"admin_login_changed"') == 4
     assert '"login_refused"' in logs
     assert not any(secret in logs for secret in ("пароль-номер", PASSWORD, "Basic "))
 

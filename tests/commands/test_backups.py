@@ -30,7 +30,7 @@ from alfa_cloud.services.operations import Caller
 from alfa_cloud.specs import ClientStatus, DatabaseEngine, Layout, OperationKind
 from tests.commands.test_move import run
 from tests.fakes import FakeHost
-from tests.fixtures.cloud import Cloud
+from tests.fixtures.cloud import Cloud, Kill, chain_id, chains
 from tests.playbooks.specs import make_spec
 
 NAME = "archivist"
@@ -253,17 +253,17 @@ async def whole(cloud: Cloud, client_id: str) -> Any:
     return made
 
 
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_proof_outlives_its_worker(
-    cloud: Cloud, client_id: str, sessions: SessionFactory, whole: Any, step: str
+@pytest.mark.parametrize("chain", chains([(step, "effect") for step in STEPS]), ids=chain_id)
+async def test_a_proof_outlives_its_workers(
+    cloud: Cloud, client_id: str, sessions: SessionFactory, whole: Any, chain: tuple[Kill, ...]
 ) -> None:
     before = (await shown(cloud, whole))["proven_at"]
     operation_id = await ask(cloud, sessions, OperationKind.PROVE_BACKUP, whole)
-    cloud.start_worker(f"prove_backup.{step}:effect:kill").wait(60)
+    await cloud.kill_workers("prove_backup", chain)
     other = cloud.start_worker()
     ended = await cloud.system.ended(str(operation_id), expect="ok")
     await cloud.assert_sound(str(operation_id), ended)
-    assert ended["attempt"] == 2
+    assert ended["attempt"] == len(chain) + 1
     assert scratch(cloud, client_id) == []
     assert (await shown(cloud, whole))["proven_at"] not in (None, before)
     cloud.system.end(other)

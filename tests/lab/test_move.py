@@ -264,6 +264,7 @@ def one_dies(lab: Lab, step: str) -> Iterator[Process]:
         lab.system.start_worker()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("way", ON_POSTGRESQL, indirect=True)
 async def test_a_killed_worker_is_replaced_at_any_step_of_a_move(way: Way) -> None:
     """Each time the client goes to the other host, and is never on both of them, nor on none."""

@@ -22,7 +22,7 @@ import pytest
 from alfa_cloud.remote import keys
 from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
-from alfa_cloud.remote.session import SshHost
+from alfa_cloud.remote.session import Begun, SshHost
 from alfa_cloud.specs import Address, Layout, Secret, Stream
 from tests.system import free_port
 
@@ -303,6 +303,7 @@ class Practice:
         secrets: Sequence[str] = (),
         guard: Callable[[], None] = lambda: None,
         pool: SshPool | None = None,
+        begun: Begun | None = None,
     ) -> SshHost:
         return SshHost(
             pool or self.pool,
@@ -314,6 +315,7 @@ class Practice:
             masker=Masker(map(Secret, secrets)),
             guard=guard,
             delays=(0.05, 0.1, 0.2),
+            begun=begun,
         )
 
     def folder(self, name: str) -> Path:

@@ -14,6 +14,7 @@ from alfa_cloud.errors import CommandFailedError, CommandTimeoutError, Connectio
 from alfa_cloud.remote import detached
 from alfa_cloud.remote.command import Command
 from alfa_cloud.remote.detached import Look, Started, State, parse_look
+from alfa_cloud.remote.session import Begun
 from alfa_cloud.specs import Stream
 
 from .conftest import Lines, Practice, new_pool
@@ -45,6 +46,25 @@ async def test_from_start_to_exit_status(practice: Practice, sudo: bool) -> None
     assert sink.checkpoints == {"step": 13}
     assert await host.detached_status("step") == 5
     assert await host.detached_status("another") is None
+
+
+async def test_the_first_worker_asks_only_for_what_it_began(practice: Practice) -> None:
+    await practice.host().run(sh("true", name="earlier"))
+    begun = Begun(first=True)
+    first, beside = practice.host(begun=begun), practice.host(begun=begun)
+    assert await first.detached_status("earlier") is None, "it was not asked for"
+    assert not await first.detached_began("earlier")
+    running = asyncio.create_task(first.run(sh("sleep 30", name="mine"), check=False))
+    await gone(practice.folder("mine/started"), there=True)
+    assert await beside.detached_began("mine")
+    await beside.stop_detached("mine")
+    assert (await running).exit_status == 143
+    assert await first.detached_status("mine") == 143
+
+
+async def test_a_later_worker_asks_for_all(practice: Practice) -> None:
+    await practice.host().run(sh("true", name="earlier"))
+    assert await practice.host(begun=Begun(first=False)).detached_status("earlier") == 0
 
 
 async def test_a_failure_and_a_timeout_are_told_as_of_any_command(practice: Practice) -> None:

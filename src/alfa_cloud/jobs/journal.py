@@ -181,9 +181,8 @@ class Journal:
 
         async def record(session: AsyncSession) -> None:
             await steps.write_step(session, self._claim, position, state)
-            await operations.write(session, self._claim, **values)
 
-        await self.flush(record)
+        await self.flush(record, **values)
 
     async def put_off(self, position: int, reason: str, after_s: float, progress: float) -> None:
         """Record that a step waits, why, and until when; how often that was is among the facts.
@@ -205,8 +204,12 @@ class Journal:
         self._keep_tail(TAIL_LINES, TAIL_BYTES)
         await self.flush(record)
 
-    async def flush(self, record: Callable[[AsyncSession], Awaitable[None]] | None = None) -> None:
+    async def flush(self, record: Callable[[AsyncSession], Awaitable[None]] | None = None, **columns: Any) -> None:
         """Write what is buffered; a database that is away is waited for.
+
+        Args:
+            record: writes more in the same transaction.
+            columns: more of the operation's own.
 
         Raises:
             LeaseLostError: another worker has the operation.
@@ -216,7 +219,7 @@ class Journal:
             if not batch and record is None and self._checkpoints == self._stored_checkpoints:
                 return
             checkpoints = dict(self._checkpoints)
-            write = asyncio.ensure_future(self._write(batch, checkpoints, record))
+            write = asyncio.ensure_future(self._write(batch, checkpoints, record, columns))
             try:
                 await asyncio.shield(write)
             except asyncio.CancelledError:
@@ -233,6 +236,7 @@ class Journal:
         batch: list[Line],
         checkpoints: dict[str, int],
         record: Callable[[AsyncSession], Awaitable[None]] | None,
+        columns: dict[str, Any],
     ) -> None:
         unsure = False
         while True:
@@ -240,7 +244,7 @@ class Journal:
                 async with self._sessions.begin() as session:
                     if unsure and await self._was_committed(session, len(batch)):
                         return
-                    await self._store(session, batch, checkpoints)
+                    await self._store(session, batch, checkpoints, columns)
                     if record is not None:
                         await record(session)
                 return
@@ -258,7 +262,9 @@ class Journal:
             raise LeaseLostError
         return bool(row.last_seq == self._seq + count and (count > 0 or row.state != "running"))
 
-    async def _store(self, session: AsyncSession, batch: list[Line], checkpoints: dict[str, int]) -> None:
+    async def _store(
+        self, session: AsyncSession, batch: list[Line], checkpoints: dict[str, int], columns: dict[str, Any]
+    ) -> None:
         last = self._seq + len(batch)
         await operations.write(
             session,
@@ -268,6 +274,7 @@ class Journal:
             checkpoints=checkpoints,
             warnings=self._warnings,
             result=self._facts or None,
+            **columns,
         )
         if batch:
             await copy_lines(session, self._claim.operation_id, self._seq, batch)

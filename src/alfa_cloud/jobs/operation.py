@@ -23,6 +23,7 @@ from alfa_cloud.profile import Profile
 from alfa_cloud.remote.host import Host
 from alfa_cloud.remote.nowhere import Nowhere
 from alfa_cloud.remote.output import Masker
+from alfa_cloud.remote.session import Begun
 from alfa_cloud.services import fleet, operations, outcomes, servers
 from alfa_cloud.services import steps as steps_of
 from alfa_cloud.services.operations import Claim
@@ -35,6 +36,8 @@ from alfa_cloud.vault import Vault
 log = structlog.get_logger()
 
 RING_AT_ONCE: Final = 20
+FIRST_FENCE: Final = 1
+"""Of the claim of the first worker that has an operation."""
 MAX_ATTEMPTS: Final = 6
 """How often workers try an operation that ends in an unexpected error each time."""
 
@@ -52,11 +55,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One worker's work on one operation: what all its hosts share."""
+
+    claim: Claim
+    lease: Lease
+    journal: Journal
+    masker: Masker
+    begun: Begun
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """What running operations takes.
 
     Args:
-        open_host: a host on a site; the journal gets its lines, and the guard is asked before each command.
+        open_host: a host on a site; the attempt's journal gets its lines, and its lease is asked before each command.
         probe: asks a client whether it answers, and writes that down.
     """
 
@@ -66,7 +80,7 @@ class Engine:
     vault: Vault
     profile: Profile
     limits: Limits
-    open_host: Callable[[Site, Masker, Claim, Journal, Callable[[], None]], Host]
+    open_host: Callable[[Site, Attempt], Host]
     probe: Callable[[int], Awaitable[None]]
 
 
@@ -188,9 +202,10 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
         if _attempt(claim) > 1:
             await journal.note(f"Another worker goes on with this operation (attempt {claim.attempt}).")
         masker = Masker()
+        attempt = Attempt(claim, lease, journal, masker, Begun(first=claim.fence == FIRST_FENCE))
 
         def open_host(site: Site) -> Host:
-            return engine.open_host(site, masker, claim, journal, lease.check)
+            return engine.open_host(site, attempt)
 
         plan = await _plan(engine, claim, journal, open_host)
         if isinstance(plan, Failure):

@@ -124,7 +124,7 @@ DROP_LINES: Final = text(
         SELECT o.id FROM operations AS o
          WHERE o.finished_at < clock_timestamp() - make_interval(days => :days)
            AND EXISTS (SELECT FROM operation_lines AS l WHERE l.operation_id = o.id)
-         LIMIT 100)
+         LIMIT 20)
     """
 )
 

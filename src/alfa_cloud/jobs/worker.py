@@ -28,15 +28,12 @@ from alfa_cloud.config import Settings, networks
 from alfa_cloud.db import make_engine, make_session_factory
 from alfa_cloud.jobs import periodic, probing
 from alfa_cloud.jobs.failpoint import Failpoint
-from alfa_cloud.jobs.journal import Journal
-from alfa_cloud.jobs.operation import Engine, Limits, run_operation
+from alfa_cloud.jobs.operation import Attempt, Engine, Limits, run_operation
 from alfa_cloud.jobs.reconciler import reconcile_forever
 from alfa_cloud.remote.host import Host
-from alfa_cloud.remote.output import Masker
 from alfa_cloud.remote.pool import SshPool
 from alfa_cloud.remote.session import SshHost
 from alfa_cloud.services import identity
-from alfa_cloud.services.operations import Claim
 from alfa_cloud.services.plans.plan import Site
 from alfa_cloud.telemetry import configure_logging
 from alfa_cloud.vault import Vault
@@ -153,9 +150,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
             settings.log_bytes,
             Failpoint.parse(settings.failpoint),
         ),
-        open_host=lambda site, masker, claim, journal, guard: open_host(
-            pool, site, claim, journal, masker=masker, guard=guard
-        ),
+        open_host=lambda site, attempt: open_host(pool, site, attempt),
         probe=lambda client_id: probing.probe_clients(sessions, pool, client_id),
     )
     try:
@@ -166,17 +161,18 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
         await database.dispose()
 
 
-def open_host(pool: SshPool, site: Site, claim: Claim, journal: Journal, *, masker: Masker, guard: Any) -> Host:
+def open_host(pool: SshPool, site: Site, attempt: Attempt) -> Host:
     """A live host for a claimed operation."""
     return SshHost(
         pool,
         site.address,
         site.layout,
-        sink=journal,
-        operation_dir=site.layout.operation_dir(str(claim.operation_id)),
-        fence=claim.fence,
-        masker=masker,
-        guard=guard,
+        sink=attempt.journal,
+        operation_dir=site.layout.operation_dir(str(attempt.claim.operation_id)),
+        fence=attempt.claim.fence,
+        masker=attempt.masker,
+        guard=attempt.lease.check,
+        begun=attempt.begun,
     )
 
 

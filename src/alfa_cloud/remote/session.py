@@ -28,6 +28,26 @@ KILLED: Final = 137
 ONLY_ROOT: Final = 5
 
 
+class Begun:
+    """The detached commands that one attempt at an operation has begun, on all its servers.
+
+    Args:
+        first: no worker had the operation before: what is not in here was never begun, and need not be asked for.
+    """
+
+    def __init__(self, *, first: bool) -> None:
+        self._first = first
+        self._names: set[tuple[int, str]] = set()
+
+    def add(self, address: Address, name: str) -> None:
+        """This command may run on that server from now on."""
+        self._names.add((address.server_id, name))
+
+    def may(self, address: Address, name: str) -> bool:
+        """Whether this command may ever have begun on that server."""
+        return not self._first or (address.server_id, name) in self._names
+
+
 class SshHost:
     """A `Host` over SSH.
 
@@ -38,6 +58,7 @@ class SshHost:
         masker: the secrets that no line may show.
         guard: called before each command; raises `LeaseLostError` where this worker was replaced.
         delays: seconds to wait before each new try to follow a detached command.
+        begun: shared by all hosts of the attempt; without it the server is asked for every detached command.
     """
 
     def __init__(
@@ -52,6 +73,7 @@ class SshHost:
         masker: Masker,
         guard: Callable[[], None],
         delays: Sequence[float] = RECONNECT_AFTER_S,
+        begun: Begun | None = None,
     ) -> None:
         self._pool = pool
         self._address = address
@@ -62,6 +84,7 @@ class SshHost:
         self._masker = masker
         self._guard = guard
         self._delays = delays
+        self._begun = begun or Begun(first=False)
 
     @property
     def address(self) -> str:
@@ -96,6 +119,7 @@ class SshHost:
         """
         if command.detached is None:
             return await self._run(command, check=check)
+        self._begun.add(self._address, command.detached)
         run = DetachedRun(
             command,
             execute=self._execute,
@@ -143,6 +167,9 @@ class SshHost:
         return (await self._look(name)).state is not State.ABSENT
 
     async def _look(self, name: str) -> Look:
+        self._guard()
+        if not self._begun.may(self._address, name):
+            return Look(State.ABSENT)
         look = detached.parse_look((await self._run(detached.status(self._operation_dir, name))).stdout)
         if look is None:
             raise ConnectionLostError(f"The server did not say what became of {name}.")
@@ -155,6 +182,9 @@ class SshHost:
             RemoteError: see `Host.stop_detached`.
             LeaseLostError: this worker was replaced.
         """
+        self._guard()
+        if not self._begun.may(self._address, name):
+            return
         stopped = await self._ask(detached.stop(self._operation_dir, name, sudo=False))
         if stopped.exit_status == ONLY_ROOT:
             stopped = await self._ask(detached.stop(self._operation_dir, name, sudo=True))

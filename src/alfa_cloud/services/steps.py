@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,6 +13,7 @@ from alfa_cloud.models import OperationStep
 from alfa_cloud.services.operations import Claim
 from alfa_cloud.specs import StepState
 
+TABLE: Final = cast("Table", OperationStep.__table__)
 MAX_TITLE: Final = 200
 
 
@@ -39,11 +40,9 @@ async def write_step(session: AsyncSession, claim: Claim, position: int, state: 
     """Record where a step stands."""
     values: dict[str, Any] = {"state": state}
     if state is StepState.RUNNING:
-        values |= {"started_at": func.coalesce(OperationStep.started_at, func.clock_timestamp()), "finished_at": None}
+        values |= {"started_at": func.coalesce(TABLE.c.started_at, func.clock_timestamp()), "finished_at": None}
     elif state is not StepState.WAITING:
         values["finished_at"] = func.clock_timestamp()
     await session.execute(
-        update(OperationStep)
-        .where(OperationStep.operation_id == claim.operation_id, OperationStep.position == position)
-        .values(**values)
+        update(TABLE).where(TABLE.c.operation_id == claim.operation_id, TABLE.c.position == position).values(**values)
     )

@@ -14,6 +14,7 @@ from alfa_cloud.sandbox.practice.docker_state import digest
 from alfa_cloud.sandbox.practice.engine import DockerError
 from alfa_cloud.sandbox.practice.folder import LOOPBACK
 
+LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # https://docs.docker.com/reference/compose-file/interpolation/
 VARIABLE: Final = re.compile(r"\$(?:(\$)|\{(\w+)(?::?-([^}]*))?\}|(\w+)|(.?))")
 
@@ -56,7 +57,7 @@ def load(path: Path, project: str) -> Project:
         DockerError: it is not there, or wrong.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except OSError as error:
         raise DockerError(f"open {path}: {(error.strerror or '').lower()}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,18 +1,13 @@
 """A stand-in for the laboratories' Laravel app: what a container of a practice server runs.
 
 It is run as `python -I -S laravel.py VERSION PSQL STORAGE LOCK serve PORT` or `... artisan WORDS`, with the container's
-environment, so it imports the standard library only. The database is real; passwords go to psql by its environment.
+environment, so it imports the standard library only, and where it is used: half of a short command is imports. The
+database is real; passwords go to psql by its environment.
 """
+# ruff: noqa: PLC0415
 
-import fcntl
-import hashlib
-import hmac
-import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 
 USERS = """CREATE TABLE users (id bigserial PRIMARY KEY, login varchar(255) UNIQUE NOT NULL,
@@ -70,6 +65,8 @@ class App:
         Raises:
             DatabaseError: it did not work.
         """
+        import subprocess
+
         if os.environ.get("DB_CONNECTION", "pgsql") != "pgsql":
             raise DatabaseError("could not find driver")
         names = {"PGHOST": "DB_HOST", "PGPORT": "DB_PORT", "PGDATABASE": "DB_DATABASE", "PGUSER": "DB_USERNAME"}
@@ -100,6 +97,8 @@ def quoted(value: str) -> str:
 
 def hashed(password: str, salt: str = "", rounds: int = ROUNDS) -> str:
     """What is stored of a password."""
+    import hashlib
+
     salt = salt or os.urandom(8).hex()
     key = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8", "surrogateescape"), salt.encode(), rounds)
     return f"pbkdf2_sha256${rounds}${salt}${key.hex()}"
@@ -107,6 +106,8 @@ def hashed(password: str, salt: str = "", rounds: int = ROUNDS) -> str:
 
 def is_hash_of(stored: str, password: str) -> bool:
     """Whether this is what is stored of a password."""
+    import hmac
+
     _, rounds, salt, _ = stored.split("$")
     return hmac.compare_digest(stored, hashed(password, salt, int(rounds)))
 
@@ -227,6 +228,8 @@ def answer(app: App, method: str, path: str, body: bytes) -> tuple[int, str, str
 
 def route(app: App, method: str, path: str, body: bytes) -> tuple[int, str, str]:
     """The app's few pages."""
+    import json
+
     name = os.environ.get("APP_NAME", "Laravel")
     version = os.environ.get("APP_VERSION", app.version)
     if path == "/up":
@@ -255,6 +258,8 @@ def escaped(text: str) -> str:
 
 def follow(lock: str) -> None:
     """This process ends with the practice server, which holds the lock while it lives."""
+    import fcntl
+
     with open(lock, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
     os._exit(137)
@@ -262,7 +267,8 @@ def follow(lock: str) -> None:
 
 def serve(app: App, port: int, lock: str) -> int:
     """Answer HTTP on a port of the loopback until TERM."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415  # artisan starts without it
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         server_version = "alfa-stand-in"
@@ -302,6 +308,8 @@ def main() -> int:
     version, psql, storage, lock, role, *words = sys.argv[1:]
     app = App(version, psql, storage)
     if role == "serve":
+        import signal
+
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         return serve(app, int(words[0]), lock)
     return artisan(app, words)

@@ -15,7 +15,7 @@ from alfa_cloud.sandbox.practice.machine import Machine
 
 LOOK: Final = re.compile(
     r"sudo -n -- timeout --kill-after=\d+ \d+ docker (version|(container|image) (ls|inspect)) "
-    r"|timeout --kill-after=\d+ \d+ curl "
+    r"|timeout --kill-after=\d+ [\d.]+ curl "
 )
 
 
