@@ -176,7 +176,6 @@ def attributes_of(host: LabHost) -> dict[str, Any]:
     return {"name": host.name, "host": host.address, **values}
 
 
-@pytest.mark.full
 async def test_a_bare_host_becomes_a_server(lab: Lab, bare: Bare) -> None:
     """With a worker killed while packages are installed: the next one goes on with that very run."""
     system, host, server_id = lab.system, bare.host, bare.server_id
@@ -240,7 +239,6 @@ async def test_the_other_database_system_is_provisioned_too(lab: Lab, bare: Bare
     await assert_takes_a_client(system, host, server_id, "bare-postgresql")
 
 
-@pytest.mark.full
 async def test_a_host_that_was_set_up_anew_is_trusted_again_by_its_fingerprint(lab: Lab, bare: Bare) -> None:
     system, host, path = lab.system, bare.host, f"/servers/{bare.server_id}"
     await fresh_load(system, bare.server_id)
