@@ -33,9 +33,10 @@ async def test_who_stops_in_a_transaction_holds_its_locks_no_longer_than_promise
 async def test_who_stops_between_preparing_and_running_holds_no_lock_for_ever(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "TRANSACTION_S", 2)
     stopped, other = db.make_engine(database_url), db.make_engine(database_url)
-    holding = await stopped.connect()
+    with monkeypatch.context() as short:
+        short.setattr(db, "TRANSACTION_S", 2)
+        holding = await stopped.connect()
     await holding.execute(select(func.pg_advisory_xact_lock(2)))
     driver = (await holding.get_raw_connection()).driver_connection
     assert driver is not None

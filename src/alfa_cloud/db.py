@@ -106,6 +106,8 @@ AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # What asyncpg says where it has heard the server's last word, and not yet the closing.
+    asyncpg.InternalClientError,
 )
 
 
