@@ -20,9 +20,9 @@ USERNAME: Final = "www-data"
 BLOCK: Final = 200
 FIRST_BLOCK: Final = 12000
 LAST_BLOCK: Final = 32000
+"""Below Linux' ephemeral ports."""
 TAKEN_S: Final = 120
 """From the choice of a block until its server surely listens."""
-"""Below Linux' ephemeral ports."""
 
 MARKER: Final = "ALFA_PRACTICE"
 SESSION: Final = "ALFA_PRACTICE_SESSION"
