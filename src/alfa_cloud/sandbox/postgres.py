@@ -243,8 +243,8 @@ class EmbeddedPostgres:
         options = [f"unix_socket_directories={self.socket_dir}", "max_connections=300", "shared_buffers=64MB"]
         options += [f"listen_addresses={'127.0.0.1' if self.tcp_port else ''}", "log_checkpoints=off"]
         options += [f"port={self.tcp_port}"] if self.tcp_port else []
-        if int((self.cluster / "PG_VERSION").read_text()) >= 16:  # passwords are random, and guard a practice server
-            options.append("scram_iterations=1")
+        if self.tcp_port and int((self.cluster / "PG_VERSION").read_text()) >= 16:
+            options.append("scram_iterations=1")  # the passwords are random, and guard a practice server
         options += [] if self.fsync else UNSAFE
         argv = [str(self.identity.bin / "postgres"), "-D", str(self.cluster)]
         return argv + [word for option in options for word in ("-c", option)]
