@@ -52,7 +52,7 @@ def asyncpg_url(url: str) -> str:
 def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     """An engine that hands out no connection which the database has closed.
 
-    asyncpg hears of a closing by itself: nothing is asked, as SQLAlchemy's `pool_pre_ping` does with three statements.
+    asyncpg hears of a closing by itself; SQLAlchemy's `pool_pre_ping` would ask three statements before each use.
     """
     server_settings = {
         "application_name": "alfa-cloud",
@@ -75,7 +75,7 @@ def make_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
 
 
 def _limit_transactions(connection: Any, _: Any) -> None:
-    """PostgreSQL 17 and later can."""
+    """Let the database end long ones, where it can (PostgreSQL 17 and later)."""
     limit = f"set_config('transaction_timeout', '{TRANSACTION_S}s', false)"
     known = "current_setting('server_version_num')::int >= 170000"
     connection.run_async(lambda driver: driver.execute(f"SELECT {limit} WHERE {known}"))

@@ -213,7 +213,7 @@ async def _work(engine: Engine, claim: Claim, lease: Lease) -> None:
         else:
             masker.add(*plan.secrets)
             host = Nowhere(journal, masker) if plan.site is None else open_host(plan.site)
-            failure = await _run(engine, claim, lease, journal=journal, plan=plan, host=host)
+            failure = await _run(engine, attempt, plan, host)
         if failure is not None and claim.client_id is not None:
             await engine.probe(claim.client_id)
         await journal.close(_terminal(engine, claim, failure, journal.facts))
@@ -276,18 +276,16 @@ async def _keep(engine: Engine, claim: Claim, change: Callable[[AsyncSession], A
         raise
 
 
-async def _run(
-    engine: Engine, claim: Claim, lease: Lease, *, journal: Journal, plan: Plan, host: Host
-) -> Failure | None:
-    steps = plan.playbook.steps
+async def _run(engine: Engine, attempt: Attempt, plan: Plan, host: Host) -> Failure | None:
+    claim, steps = attempt.claim, plan.playbook.steps
     async with engine.sessions.begin() as session:
         touched = await steps_of.last_touched(session, claim)
         await steps_of.plan_steps(session, claim, [(name_of(step), str(step)) for step in steps])
     runner = Runner(
         plan.playbook,
         host,
-        journal,
-        lease,
+        attempt.journal,
+        attempt.lease,
         retry_delays_s=engine.limits.retry_delays_s,
         record_failure=lambda failure: _record_failure(engine, claim, failure),
         touched=min(touched, len(steps) - 1),

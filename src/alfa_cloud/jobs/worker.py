@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -150,7 +151,7 @@ async def worker_engine(settings: Settings) -> AsyncIterator[tuple[Engine, SshPo
             settings.log_bytes,
             Failpoint.parse(settings.failpoint),
         ),
-        open_host=lambda site, attempt: open_host(pool, site, attempt),
+        open_host=partial(open_host, pool),
         probe=lambda client_id: probing.probe_clients(sessions, pool, client_id),
     )
     try:
